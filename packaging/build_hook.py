@@ -1,0 +1,54 @@
+"""What hatchling calls while it builds: compile the native programs and put them in the wheel.
+
+    wheel      ocirt/init/ocirt-init and ocirt/COMMIT as package data, `ocirt` as a script
+    editable   the init stays in the source tree; the script is told where the tree is; the
+               package is compiled to bytecode here, because ocirt itself never writes any
+"""
+
+from __future__ import annotations
+
+import compileall
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+sys.path.insert(0, str(Path(__file__).parent))
+import native
+
+
+class BuildHook(BuildHookInterface[Any]):
+    """Hatchling's view of us."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and tell hatchling what to add."""
+        editable = version == "editable"
+        init = native.compile_init()
+        launcher = native.compile_launcher(editable=editable)
+        build_data["pure_python"] = False
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"py3-none-{platform}"
+        build_data["shared_scripts"][str(launcher)] = "ocirt"
+        if editable:
+            for package in ("ocirt", "spec", "hooks"):
+                compileall.compile_dir(native.ROOT / package, quiet=1)
+            return
+        build_data["force_include"][str(init)] = "ocirt/init/ocirt-init"
+        if commit := head():
+            file = native.ROOT / "build" / "COMMIT"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(commit, encoding="ascii")
+            build_data["force_include"][str(file)] = "ocirt/COMMIT"
+
+
+def head() -> str:
+    """Return the commit of the source tree, marked when files differ from it; empty: unknown."""
+    line = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(line, cwd=native.ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
