@@ -1,0 +1,298 @@
+"""Real engines for the integration tests: dockerd, containerd and Podman drive the runtime.
+
+Each engine gets a World: a mount and a network namespace of its own, so that its mounts,
+bridges and firewall rules end with it, and two engines cannot meet in iptables.  Its state
+lies below the session's base directory, its cgroups below one of the session's name.
+
+The image is made here, of the machine's static busybox: nothing is pulled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+from tests.integration.support import PATIENCE, cgroup_hierarchies, eventually
+
+APPLETS = [
+    "[",
+    "cat",
+    "chgrp",
+    "chmod",
+    "chown",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ip",
+    "kill",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mv",
+    "nproc",
+    "nslookup",
+    "ping",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "sync",
+    "tail",
+    "test",
+    "timeout",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "usleep",
+    "wc",
+    "whoami",
+]
+
+FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n",
+    "etc/group": "root:x:0:\nalice:x:1000:\naudio:x:63:alice\n",
+    "home/alice/note": "from the image\n",
+}
+
+
+def find_runtime():
+    """Return the path of the runtime under test, None when there is none."""
+    wanted = os.environ.get("OCIRT_TEST_RUNTIME")
+    if wanted:
+        return shutil.which(wanted)
+    beside = os.path.join(os.path.dirname(sys.executable), "ocirt")
+    return beside if os.access(beside, os.X_OK) else shutil.which("ocirt")
+
+
+def flavour(runtime):
+    """Return what the runtime calls itself: ocirt, runc, crun."""
+    return call([runtime, "--version"]).out.partition(" ")[0]
+
+
+def verbs(runtime):
+    """Return the first word of each line of `--help`: among them are the verbs it knows."""
+    lines = call([runtime, "--help"]).out.splitlines()
+    return {line.split()[0].rstrip(",") for line in lines if line.strip()}
+
+
+def missing(*programs):
+    """Name the first of `programs` that is not installed, or return None."""
+    return next((f"{name} is not installed" for name in programs if not shutil.which(name)), None)
+
+
+class Result:
+    """How a command ended; as text it tells all."""
+
+    def __init__(self, argv, code, out, err):
+        self.argv, self.code, self.out, self.err = argv, code, out, err
+
+    def __str__(self):
+        return f"{shlex.join(self.argv)}\nexit {self.code}\nout {self.out!r}\nerr {self.err!r}"
+
+
+def call(argv, patience=PATIENCE, **popen):
+    if "input" not in popen:
+        popen.setdefault("stdin", subprocess.DEVNULL)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=patience, check=False, **popen
+    )
+    return Result(argv, done.returncode, done.stdout, done.stderr)
+
+
+def make_image(path):
+    """Write a root filesystem of busybox as a tar archive."""
+    with tarfile.open(path, "w") as tar:
+
+        def add(name, kind=tarfile.DIRTYPE, mode=0o755, data=b"", link="", owner=0):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(data), link
+            entry.uid = entry.gid = owner
+            tar.addfile(entry, io.BytesIO(data))
+
+        for name in ("bin", "dev", "etc", "home", "proc", "root", "sys", "usr", "var"):
+            add(name)
+        add("tmp", mode=0o1777)
+        add("home/alice", owner=1000)
+        with open(shutil.which("busybox"), "rb") as file:
+            add("bin/busybox", tarfile.REGTYPE, data=file.read())
+        for applet in APPLETS:
+            add(f"bin/{applet}", tarfile.SYMTYPE, link="busybox")
+        for name, text in FILES.items():
+            add(name, tarfile.REGTYPE, 0o644, text.encode(), owner=1000 * ("alice" in name))
+
+
+class World:
+    """A mount and a network namespace, kept by a sleeping process; `close` ends all in them."""
+
+    PREPARE = "mount --make-rshared / && ip link set lo up && echo ready && exec sleep infinity"
+
+    def __init__(self):
+        unshare = ["unshare", "--net", "--mount", "--propagation", "slave", "sh", "-c"]
+        self.keeper = subprocess.Popen(
+            [*unshare, self.PREPARE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        with self.keeper.stdout as pipe:
+            assert pipe.readline() == b"ready\n"
+        self.inodes = self._inodes(self.keeper.pid)
+
+    @staticmethod
+    def _inodes(pid):
+        return {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in ("mnt", "net")}
+
+    def enter(self, *argv):
+        """Return the command that runs `argv` in here."""
+        return ["nsenter", "--target", str(self.keeper.pid), "--mount", "--net", "--", *argv]
+
+    def spawn(self, *argv, log, env=None):
+        """Start a daemon; return its pid.  nsenter becomes it, so the pid is the daemon's."""
+        with open(log, "ab") as out:
+            process = subprocess.Popen(
+                self.enter(*argv),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=env,
+                start_new_session=True,
+            )
+        return process
+
+    def mounts(self):
+        """Return the mount points in here."""
+        with open(f"/proc/{self.keeper.pid}/mountinfo") as file:
+            return sorted(line.split()[4] for line in file)
+
+    def processes(self):
+        """Return {pid: command} of everything in here but the keeper."""
+        found = {}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                ours = self.inodes.items() & self._inodes(pid).items()
+                if ours and int(pid) != self.keeper.pid:
+                    with open(f"/proc/{pid}/cmdline", "rb") as file:
+                        found[int(pid)] = file.read().replace(b"\0", b" ").decode()
+        return found
+
+    def close(self):
+        """End the world and return what still ran in it."""
+        left = self.processes()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.keeper.kill()
+        self.keeper.wait()
+        reap()
+        return left
+
+
+def reap():
+    """Reap what shims and monitors left us: we are the subreaper of this session."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def stop(process):
+    """Ask a daemon to end, and see that it does."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Cgroups:
+    """The cgroups below /NAME in every hierarchy."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def folders(self):
+        """Return all of them, the deepest first, but not /NAME itself."""
+        return [
+            path for top in self.tops() for path, _, _ in os.walk(top, topdown=False) if path != top
+        ]
+
+    def tops(self):
+        return [
+            f"{top}/{self.name}"
+            for top in cgroup_hierarchies()
+            if os.path.isdir(f"{top}/{self.name}")
+        ]
+
+    def remove(self):
+        for path in [*self.folders(), *self.tops()]:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+
+
+def gone(look, patience=5.0):
+    """Return what `look` still finds after it had time to go away."""
+    eventually(lambda: not look(), patience)
+    return look()
+
+
+def on_terminal(argv, env=None, typed="", rows=24, columns=80, patience=PATIENCE):
+    """Run `argv` with a pseudo terminal as its terminal; `typed` is sent once it has spoken.
+
+    Its Result has all that appeared on the screen as `out`.
+    """
+    import fcntl
+    import select
+    import struct
+    import termios
+
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *argv], stdin=slave, stdout=slave, stderr=slave, env=env
+    )
+    os.close(slave)
+    screen, end = b"", time.monotonic() + patience
+    try:
+        while time.monotonic() < end:
+            if not select.select([master], [], [], 0.1)[0]:
+                continue
+            try:
+                piece = os.read(master, 4096)
+            except OSError:  # EIO: nobody holds the other side any more
+                break
+            screen += piece
+            if typed and screen:
+                os.write(master, typed.encode())
+                typed = ""
+        else:
+            process.kill()
+        return Result(argv, process.wait(PATIENCE), screen.decode(errors="replace"), "")
+    finally:
+        os.close(master)
