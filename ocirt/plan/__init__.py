@@ -1,0 +1,191 @@
+"""Config in, plan out: STAGES is the order of container setup, a line and a reason each.
+
+`compile` changes nothing on the machine.  The same config in the same `Context` gives the same
+plan; what differs between two creates (descriptors, the pid) stands in the plan as a word.
+"""
+
+from __future__ import annotations
+
+from ocirt.plan import (
+    devices, hookpoints, identity, mounts, namespaces, paths, program, rootfs, sysctl,
+)  # fmt: skip
+from ocirt.plan.host import Host
+from ocirt.plan.ops import ASK_READY, Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Stage = Callable[[dict[str, Any], "Context"], list[Op]]
+
+# Trees that stage 0 opens are numbered from here, well above the descriptors it is sent.
+FIRST_TREE = 512
+
+SIGKILL = 9
+
+
+class Context:
+    """What the plan depends on besides config.json: the caller's options and the host's facts.
+
+    attach_files    [(word, path)]: cgroup files that the child attaches itself by (cgroup v1)
+    cgroup_word     "cgroup" when the child is cloned into its cgroup (v2), else ""
+    cgroup_program  instructions of the device program (v2), or None
+    cgroup_mounts   (destination, private namespace) -> what a mount of type cgroup comes to
+    gate            whether the init waits for `start` (create) or goes on at once (run)
+    slots           the number of each descriptor that the plan calls by a word
+    """
+
+    def __init__(self, config: dict[str, Any], container_id: str, bundle: str, rootfs: str) -> None:
+        self.container_id = container_id
+        self.bundle = bundle
+        self.rootfs = rootfs
+        self.namespaces = namespaces.Namespaces(config)
+        linux = config.get("linux") or {}
+        uids = linux.get("uidMappings") or ()
+        # A joined user namespace is taken to have a root; the kernel says so if it has none.
+        self.maps_root = not uids or namespaces.maps_zero(uids)
+        self.rootless = False
+        self.no_pivot = False
+        self.no_new_keyring = False
+        self.preserve_fds = 0
+        self.listen_fds = 0
+        self.gate = True
+        self.die_with_runtime = False
+        self.seccomp_cache: str | None = None
+        self.host = Host()
+        self.attach_files: list[tuple[str, str]] = []
+        self.cgroup_word = ""
+        self.cgroup_program: bytes | None = None
+        self.cgroup_mounts: Callable[[str, bool], list[tuple[str, str, str, str]]]
+        self.slots: dict[str, int] = {}
+
+    def new_slot(self, word: str) -> int:
+        """Give a tree that stage 0 opens the next number."""
+        self.slots[word] = FIRST_TREE + sum(1 for slot in self.slots.values() if slot >= FIRST_TREE)
+        return self.slots[word]
+
+
+def _on_host(compiler: Callable[[dict[str, Any], Host], list[Op]]) -> Stage:
+    """Make a stage of a compiler that asks for the host's facts and for nothing else."""
+    return lambda config, context: compiler(config, context.host)
+
+
+def _plain(compiler: Callable[[dict[str, Any]], list[Op]]) -> Stage:
+    """Make a stage of a compiler that needs the config alone."""
+    return lambda config, context: compiler(config)
+
+
+def _device_program(config: dict[str, Any], context: Context) -> list[Op]:
+    if context.cgroup_program is None:
+        return []
+    where = "linux.resources.devices"
+    return [Op("devices", (context.cgroup_word, context.cgroup_program), where, "device program")]
+
+
+def _reopen_null(config: dict[str, Any], context: Context) -> list[Op]:
+    return [] if devices.dev_is_bound(config) else [Op("reopen_null", (), "", "stdio on /dev/null")]
+
+
+def _console(config: dict[str, Any], context: Context) -> list[Op]:
+    process = config["process"]
+    if not process.get("terminal"):
+        return []
+    size = process.get("consoleSize") or {}
+    uid = (process.get("user") or {}).get("uid") or 0
+    bind = int(context.namespaces.has("mount"))
+    # The group stays that of the devpts mount, by which `mesg` and `write` work.
+    args = (size.get("height") or 0, size.get("width") or 0, uid, -1, bind)
+    return [Op("console", args, "process.terminal", "terminal")]
+
+
+def _ready(config: dict[str, Any], context: Context) -> list[Op]:
+    return [Op("ask", (ASK_READY,), "", "ready: rlimits, state")]
+
+
+def _seccomp_early(config: dict[str, Any], context: Context) -> list[Op]:
+    return identity.seccomp(config, context.seccomp_cache, early=True)
+
+
+def _seccomp_late(config: dict[str, Any], context: Context) -> list[Op]:
+    return identity.seccomp(config, context.seccomp_cache, early=False)
+
+
+def _enter_early(config: dict[str, Any], context: Context) -> list[Op]:
+    return program.enter_cwd(config, early=True)
+
+
+def _enter_late(config: dict[str, Any], context: Context) -> list[Op]:
+    return program.enter_cwd(config, early=False)
+
+
+def _death_signal(config: dict[str, Any], context: Context) -> list[Op]:
+    return identity.death_signal(SIGKILL if context.die_with_runtime else 0)
+
+
+def _find(config: dict[str, Any], context: Context) -> list[Op]:
+    return program.find(config, context.listen_fds)
+
+
+def _close(config: dict[str, Any], context: Context) -> list[Op]:
+    return program.close(context.preserve_fds)
+
+
+def _gate(config: dict[str, Any], context: Context) -> list[Op]:
+    return program.gate(context.preserve_fds) if context.gate else []
+
+
+OUTSIDE: tuple[Stage, ...] = (
+    _on_host(identity.outside),  # with the runtime's privileges: oom_score_adj, CPU affinity
+    mounts.trees,                # sources that only the outside can open
+    _device_program,             # before anything lives in the cgroup
+    namespaces.join,             # last, since the runtime's own files may then be out of reach
+    namespaces.clone,
+)  # fmt: skip
+
+INSIDE: tuple[Stage, ...] = (
+    namespaces.settle,           # cgroups first: what follows is charged to the container
+    rootfs.prepare,              # private propagation before the first mount, or mounts leak out
+    mounts.make,                 # in the order of config.json, which the spec makes binding
+    devices.make,                # after mounts, because /dev is usually one of them
+    hookpoints.before_pivot,     # prestart, createRuntime outside, then createContainer inside
+    rootfs.pivot,
+    _reopen_null,
+    _plain(program.make_cwd),    # while the root can still be written
+    _console,                    # before /dev may become read-only
+    mounts.seal,
+    rootfs.seal,
+    namespaces.names,
+    _on_host(identity.apparmor),
+    _on_host(sysctl.compile),
+    paths.cover,                 # once no other op needs them open
+    _plain(identity.no_new_privs),
+    _plain(identity.scheduling),
+    _ready,                      # rlimits are set now, so that they bind the program, not us
+    _on_host(identity.selinux),
+    _seccomp_early,              # without no_new_privs the kernel wants CAP_SYS_ADMIN for it
+    _enter_early,                # root enters what is closed to the user; EACCES is tried again
+    _on_host(identity.bounding),
+    _on_host(identity.become),   # stdio owner, groups, ids, capabilities
+    _death_signal,               # after the ids: their change clears it
+    _enter_late,
+    _find,                       # with the user's rights: $HOME, the lookup of argv[0]
+    _close,                      # while no filter can forbid it
+    _seccomp_late,               # with no_new_privs the profile need not allow our own steps
+    _gate,                       # what fails above this line fails `create`
+    hookpoints.at_start,
+    _plain(program.run),
+)  # fmt: skip
+
+
+def compile(config: dict[str, Any], context: Context) -> list[Op]:
+    """Return the whole plan; everything up to and including the `clone` op runs outside."""
+    ops: list[Op] = []
+    for stage in OUTSIDE + INSIDE:
+        ops += stage(config, context)
+    return ops
+
+
+def split(ops: list[Op]) -> int:
+    """Return how many ops of a plan run outside."""
+    return next(index for index, op in enumerate(ops) if op.name == "clone") + 1

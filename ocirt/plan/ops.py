@@ -44,6 +44,7 @@ ASK = 2  # value: one of the ASK_ kinds; the init waits for four zero bytes
 CLONED = 3  # value: pid of the child in the runtime's pid namespace
 FD = 4  # value: an FD_ kind; one descriptor rides along
 WARN = 5  # value: errno; the plan goes on
+DONE = 6  # the gate is reached: nothing that could fail is left but the program itself
 
 ASK_MAPS = 1  # write uid_map and gid_map of the child
 ASK_HOOKS = 2  # run the prestart and createRuntime hooks
@@ -123,6 +124,7 @@ NO_LINKS = 4  # no component may be a symbolic link (/proc, /sys)
 COPY_UP = 8  # mount of tmpfs: start with a copy of what the destination holds
 VERIFY_PROC = 16  # afterwards the destination must be the root of a procfs
 VERIFY_SYS = 32  # afterwards the destination must be a sysfs
+IN_PROC = 64  # the destination may lie on a procfs; without it that is refused
 
 # `how` of pivot
 PIVOT, MOVE, CHROOT = 0, 1, 2
@@ -202,10 +204,10 @@ def header() -> str:
     lines = ["/* Generated from ocirt/plan/ops.py by `make ops.h`; never edited. */", "#pragma once"]
     lines += [f"#define PLAN_MAGIC 0x{MAGIC:08x}u", f"#define PLAN_LARGEST {LARGEST}u"]
     for name in (
-        "FAIL ASK CLONED FD WARN ASK_MAPS ASK_HOOKS ASK_READY ASK_SECCOMP FD_CONSOLE".split()
+        "FAIL ASK CLONED FD WARN DONE ASK_MAPS ASK_HOOKS ASK_READY ASK_SECCOMP FD_CONSOLE".split()
     ):
         lines.append(f"#define REPLY_{name} {globals()[name]}")
-    for name in "MAKE_DIR MAKE_FILE NO_LINKS COPY_UP VERIFY_PROC VERIFY_SYS".split():
+    for name in "MAKE_DIR MAKE_FILE NO_LINKS COPY_UP VERIFY_PROC VERIFY_SYS IN_PROC".split():
         lines.append(f"#define HOW_{name} {globals()[name]}")
     for name in "PIVOT MOVE CHROOT APPARMOR SELINUX".split():
         lines.append(f"#define {'LSM_' if name in ('APPARMOR', 'SELINUX') else 'ROOT_'}{name} {globals()[name]}")

@@ -1,0 +1,52 @@
+"""ocirt create: make a container whose program waits for `ocirt start`."""
+
+from __future__ import annotations
+
+import os
+
+from ocirt import log
+from ocirt.container import Wish, create
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt.cli.options import Arguments
+    from ocirt.cli.settings import Settings
+
+USAGE = "[options] ID"
+WORDS = (1, 1)
+OPTIONS = (
+    # long              short  value   default  help
+    ("bundle",          "b",   "DIR",  "",      "the bundle; without it the current directory"),
+    ("config",          "f",   "FILE", "config.json", "the configuration, relative to the bundle"),
+    ("console-socket",  "",    "PATH", "",      "socket that gets the terminal's master side"),
+    ("pidfd-socket",    "",    "PATH", "",      "socket that gets a pidfd of the init"),
+    ("pid-file",        "",    "PATH", "",      "write the init's process id there"),
+    ("no-pivot",        "",    "",     False,   "move the root file system instead of pivot_root"),
+    ("no-new-keyring",  "",    "",     False,   "keep the session keyring of the caller"),
+    ("preserve-fds",    "",    "N",    0,       "hand over descriptors 3 to 2+N as well"),
+    ("no-subreaper",    "",    "",     False,   ""),  # crun's spelling for create; nothing to do
+)  # fmt: skip
+
+
+def wish(arguments: Arguments, settings: Settings) -> Wish:
+    """Turn the options that create and run share into a wish."""
+    made = Wish(arguments.words[0], settings.root, arguments.bundle or os.getcwd())
+    made.config_name = arguments.config
+    made.console_socket = arguments.console_socket
+    made.pidfd_socket = arguments.pidfd_socket
+    made.pid_file = arguments.pid_file
+    made.no_pivot = arguments.no_pivot
+    made.no_new_keyring = arguments.no_new_keyring
+    made.preserve_fds = arguments.preserve_fds
+    made.rootless = settings.rootless
+    made.cgroup_driver = settings.cgroup_driver
+    return made
+
+
+def run(arguments: Arguments, settings: Settings) -> int:
+    """Create the container; 0, or an Error."""
+    request = wish(arguments, settings)
+    settings.ensure_root()
+    for warning in create(request).warnings:
+        log.warning(warning)
+    return 0

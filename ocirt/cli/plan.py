@@ -1,0 +1,103 @@
+"""ocirt plan: print what create would have the init do, and change nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ocirt import container, jsonio
+from ocirt.plan import ops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.cli.options import Arguments
+    from ocirt.cli.settings import Settings
+
+USAGE = "[options] BUNDLE"
+WORDS = (0, 1)
+OPTIONS = (
+    # long      short  value     default        help
+    ("config",  "f",   "FILE",   "config.json", "the configuration, relative to the bundle"),
+    ("format",  "",    "FORMAT", "table",       "table or json"),
+    ("id",      "",    "ID",     "plan",        "the container's id"),
+)  # fmt: skip
+ABOUT = "Compile the bundle's config.json into the steps of container setup, each with its origin."
+
+ARGUMENTS = {name: (types, names.split()) for _, name, types, names in ops.OPS}
+
+
+def run(arguments: Arguments, settings: Settings) -> int:
+    """Print the plan; an Error names what cannot be done."""
+    from ocirt.errors import UsageError
+
+    if arguments.format not in ("table", "json"):
+        raise UsageError(f"invalid format option: {arguments.format}")
+    wish = container.Wish(
+        arguments.id, settings.root, arguments.words[0] if arguments.words else os.getcwd()
+    )
+    wish.config_name = arguments.config
+    wish.rootless = settings.rootless
+    wish.cgroup_driver = settings.cgroup_driver
+    draft = container.Draft(wish)
+    rows = _writes(draft) + [_row(op) for op in draft.plan]
+    if arguments.format == "json":
+        sys.stdout.write(jsonio.dumps(rows, indent=2) + "\n")
+    else:
+        sys.stdout.write(table(rows))
+    return 0
+
+
+def _writes(draft: container.Draft) -> list[dict[str, Any]]:
+    """What the runtime itself writes into the cgroup before the init starts."""
+    if draft.manager is None:
+        return []
+    resources = draft.linux.get("resources") or {}
+    return [
+        {"op": "cgroup", "what": f"{file} = {value}", "from": where, "arguments": {}}
+        for file, value, where in draft.manager.writes(resources)
+    ]
+
+
+def _row(op: ops.Op) -> dict[str, Any]:
+    types, names = ARGUMENTS[op.name]
+    arguments = {
+        name: f"{len(value)} bytes" if isinstance(value, bytes) else value
+        for name, value in zip(names, op.args, strict=True)
+    }
+    return {"op": op.name, "what": op.what, "from": op.where, "arguments": arguments}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as lines: number, op, what it is about, and where in config.json it is from."""
+    width = max(len(row["op"]) for row in rows)
+    lines = [f" #   {'op'.ljust(width)}  {'what'.ljust(52)}  from"]
+    for number, row in enumerate(rows):
+        what = row["what"].replace("\n", " ") + _options(row)
+        lines.append(f"{number:3}  {row['op'].ljust(width)}  {what.ljust(52)}  {row['from']}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _options(row: dict[str, Any]) -> str:
+    """Word flags and data of a mount, which its subject does not show."""
+    given = row["arguments"]
+    words = []
+    if row["op"] in ("mount", "remount"):
+        from ocirt.plan import mountopts
+
+        words = [
+            name
+            for name, (flag, sets, _) in mountopts.FLAGS.items()
+            if sets and flag and given["flags"] & flag
+        ]
+        words += [given["data"]] if given["data"] else []
+    elif row["op"] in ("bind", "set_attr"):
+        from ocirt.plan import mountopts
+
+        words = [
+            name
+            for name, (_, sets, attribute) in mountopts.FLAGS.items()
+            if sets and attribute and given["set"] & attribute
+        ]
+    return f" ({','.join(words)})" if words else ""

@@ -1,0 +1,53 @@
+"""ocirt run: create a container, start it, and, unless detached, wait for it and delete it."""
+
+from __future__ import annotations
+
+from ocirt import container, log
+from ocirt.cli import create
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt.cli.options import Arguments
+    from ocirt.cli.settings import Settings
+
+USAGE = "[options] ID"
+WORDS = (1, 1)
+OPTIONS = (
+    *create.OPTIONS,
+    # long              short  value   default  help
+    ("detach",          "d",   "",     False,   "return once the program runs"),
+    ("keep",            "",    "",     False,   "do not delete the container when it has ended"),
+)  # fmt: skip
+
+
+def run(arguments: Arguments, settings: Settings) -> int:
+    """Run the container; the exit code is the program's, or 128 + the signal that ended it."""
+    wish = create.wish(arguments, settings)
+    wish.detach = arguments.detach
+    wish.gate = False
+    settings.ensure_root()
+    if wish.detach:
+        made = container.create(wish)
+        _warn(made.warnings)
+        container.poststart(made.container)
+        return 0
+    from ocirt.console import Foreground
+
+    foreground = Foreground()  # before the container, so that no signal falls between
+    made = container.create(wish)
+    _warn(made.warnings)
+    try:
+        container.poststart(made.container)
+        code = foreground.wait(made.pid, made.console)
+    except BaseException:
+        container.destroy(made.container)
+        raise
+    made.container.unlock()
+    if not arguments.keep:
+        _warn([str(error) for error in container.delete(wish.root, wish.container_id, force=True)])
+    return code
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        log.warning(warning)

@@ -1,0 +1,197 @@
+"""Terminals and descriptors on their way to the caller: console socket, pidfd socket, foreground.
+
+The foreground proxy copies between our own terminal, set raw, and the container's; it is also the
+loop that waits for the container, forwarding signals meanwhile.
+
+runtime-spec, config.md, "Process"; console sockets: the protocol of runc's docs/terminals.md.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
+from _struct import pack
+
+from ocirt.errors import At, Error, KernelError
+
+TYPE_CHECKING = False
+
+LONGEST = 107  # bytes of a path in struct sockaddr_un
+
+
+def send_fd(path: str, fd: int, payload: bytes) -> None:
+    """Connect to a stream socket and send one descriptor along with the payload."""
+    folder = -1
+    with At(path):
+        try:
+            sock = socket(AF_UNIX, SOCK_STREAM)
+            try:
+                name = path
+                if len(os.fsencode(path)) > LONGEST:
+                    parent, base = os.path.split(os.path.abspath(path))
+                    folder = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                    name = f"/proc/self/fd/{folder}/{base}"
+                sock.connect(name)
+                sent = sock.sendmsg([payload], [(SOL_SOCKET, SCM_RIGHTS, pack("=i", fd))])
+                if sent < len(payload):
+                    sock.sendall(payload[sent:])
+            finally:
+                sock.close()
+        except OSError as error:
+            raise KernelError(error.errno or 0) from error
+        finally:
+            if folder >= 0:
+                os.close(folder)
+
+
+class Foreground:
+    """Wait for a container's init from the foreground, and be its terminal if it has one.
+
+    Signals are forwarded, except those that are about ourselves.  Make the object before the
+    container: signals that come early are kept.  master: the terminal's master side, or -1.
+    """
+
+    OURS = frozenset({17, 23, 28})  # SIGCHLD, SIGURG, SIGWINCH
+    UNCATCHABLE = frozenset({9, 19, 32, 33})  # SIGKILL, SIGSTOP, and glibc's own two
+
+    def __init__(self) -> None:
+        import _signal
+
+        self._signal = _signal
+        self._wake, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake_end = theirs
+        # Every signal is caught, so that none of them ends us and leaves the container behind.
+        _signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        for number in range(1, 65):
+            if number not in self.UNCATCHABLE:
+                try:
+                    _signal.signal(number, _ignore)
+                except (OSError, ValueError):
+                    pass
+        self._master = -1
+        self._tty = -1
+        self._saved: list[object] | None = None
+
+    def wait(self, pid: int, master: int = -1) -> int:
+        """Copy and forward until the process ends; return its exit status, or 128 + signal."""
+        import select
+
+        if master >= 0:
+            self._take_terminal(master)
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if master >= 0:
+            os.set_blocking(master, True)
+            poll.register(master, select.POLLIN)
+            poll.register(0, select.POLLIN)
+        try:
+            status = self._loop(pid, poll)
+            if self._master >= 0:
+                self._drain()
+        finally:
+            self._restore_terminal()
+        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+    def _loop(self, pid: int, poll: object) -> int:
+        while True:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return status
+            for fd, _ in poll.poll():  # type: ignore[attr-defined]
+                if fd == self._wake:
+                    self._forward(pid)
+                elif fd == self._master:
+                    if not self._copy(self._master, 1):
+                        poll.unregister(self._master)  # type: ignore[attr-defined]
+                elif not self._copy(0, self._master):
+                    poll.unregister(0)  # type: ignore[attr-defined]
+                    self._write(self._master, b"\x04")  # what Ctrl-D would send
+
+    def _forward(self, pid: int) -> None:
+        for number in os.read(self._wake, 512):
+            if number == 28 and self._tty >= 0:
+                self._resize()
+            if number not in self.OURS:
+                try:
+                    os.kill(pid, number)  # our own child, not yet reaped: the pid is its own
+                except ProcessLookupError:
+                    pass
+
+    @staticmethod
+    def _write(fd: int, data: bytes) -> bool:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                import select
+
+                select.select([], [fd], [])
+            except OSError:
+                return False
+        return True
+
+    def _copy(self, source: int, target: int) -> bool:
+        try:
+            data = os.read(source, 65536)
+        except BlockingIOError:
+            return True
+        except OSError:  # EIO: every copy of the terminal's other side is closed
+            return False
+        return bool(data) and self._write(target, data)
+
+    def _drain(self) -> None:
+        """Copy what the program wrote last."""
+        os.set_blocking(self._master, False)
+        while True:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:
+                return
+            if not data or not self._write(1, data):
+                return
+
+    def _take_terminal(self, master: int) -> None:
+        import termios
+
+        self._master = master
+        try:
+            self._tty = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError as error:
+            raise Error("open /dev/tty", str(KernelError(error.errno or 0))) from None
+        self._resize()
+        self._saved = termios.tcgetattr(self._tty)
+        raw = termios.tcgetattr(self._tty)
+        raw[0] &= ~(
+            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
+            | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+        )  # fmt: skip
+        raw[1] &= ~termios.OPOST
+        raw[2] = raw[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self._tty, termios.TCSANOW, raw)
+
+    def _resize(self) -> None:
+        import fcntl
+        import termios
+
+        try:
+            size = fcntl.ioctl(self._tty, termios.TIOCGWINSZ, bytes(8))
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
+        except OSError:
+            pass  # a terminal without a size keeps the config's
+
+    def _restore_terminal(self) -> None:
+        if self._saved is not None:
+            import termios
+
+            termios.tcsetattr(self._tty, termios.TCSANOW, self._saved)  # type: ignore[arg-type]
+            self._saved = None
+        if self._tty >= 0:
+            os.close(self._tty)
+            self._tty = -1
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Handle a signal by doing nothing: its number arrives through the wake-up pipe."""

@@ -1,0 +1,44 @@
+"""What /proc says of a process: enough to know whether it is still the one that was meant.
+
+proc(5), "/proc/pid/stat".
+"""
+
+from __future__ import annotations
+
+
+def stat(pid: int) -> tuple[str, int] | None:
+    """Return (state letter, start time in clock ticks after boot), or None when there is no such pid."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name may hold anything, parentheses too; the fields after the last one are plain.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return fields[0].decode(), int(fields[19])
+
+
+def alive(pid: int, start_time: int) -> bool:
+    """Whether this very process still runs: same pid, same start time, not a zombie."""
+    if pid <= 0:
+        return False
+    found = stat(pid)
+    return found is not None and found[1] == start_time and found[0] not in "ZX"
+
+
+def field(pid: int | str, name: str) -> str:
+    """Return one line's value of /proc/PID/status (`CapBnd`, `Uid`)."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith(name + ":"):
+                return line[len(name) + 1 :].strip()
+    return ""
+
+
+def in_user_namespace() -> bool:
+    """Whether this process is in a user namespace other than the first (its map is not whole)."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return file.read().split() != ["0", "0", "4294967295"]
+    except FileNotFoundError:  # a kernel without user namespaces
+        return False

@@ -1,0 +1,94 @@
+"""Run the lifecycle hooks that belong to the runtime's namespaces.
+
+A hook gets the state on stdin, exactly its own environment, and the bundle as its directory.  Its
+output is kept for the message.  The runtime waits for the hook, not for the end of its output:
+many hooks leave a child behind that holds the descriptors.
+
+runtime-spec, config.md, "POSIX-platform Hooks"; runtime.md, "Lifecycle".
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from ocirt.errors import HookError, strerror
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+KEPT = 4096  # bytes of a hook's output that go into the message
+
+
+def run(hooks: list[dict[str, Any]], stage: str, state: str) -> None:
+    """Run the hooks of one stage in their order; the first failure ends it with HookError."""
+    for index, hook in enumerate(hooks):
+        _run(hook, stage, index, state)
+
+
+def run_all(hooks: list[dict[str, Any]], stage: str, state: str) -> list[HookError]:
+    """Run every hook of a stage whatever happens; return the failures."""
+    failures = []
+    for index, hook in enumerate(hooks):
+        try:
+            _run(hook, stage, index, state)
+        except HookError as error:
+            failures.append(error)
+    return failures
+
+
+def _run(hook: dict[str, Any], stage: str, index: int, state: str) -> None:
+    path = hook["path"]
+    argv = hook.get("args") or [path]
+    env = dict(item.split("=", 1) for item in hook.get("env") or ())
+    # Memory files rather than pipes: a hook that never reads, or writes much, blocks nobody.
+    stdin = os.memfd_create("hook-state", os.MFD_CLOEXEC)
+    output = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("hook-stdout", "hook-stderr")]
+    try:
+        os.write(stdin, state.encode("utf-8", "surrogateescape"))
+        os.lseek(stdin, 0, os.SEEK_SET)
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, *output))]
+        try:
+            pid = os.posix_spawn(
+                path, argv, env, file_actions=actions, setpgroup=0, setsigmask=[], setsigdef=_DEFAULT
+            )
+        except OSError as error:
+            raise HookError(stage, index, f"{path}: {strerror(error.errno)}") from None
+        failure = _wait(pid, hook.get("timeout"))
+        if failure:
+            words = [
+                f"{name}: {os.pread(fd, KEPT, 0).decode('utf-8', 'replace')}"
+                for name, fd in zip(("stdout", "stderr"), output, strict=True)
+            ]
+            raise HookError(stage, index, ", ".join([failure, *words]))
+    finally:
+        for fd in (stdin, *output):
+            os.close(fd)
+
+
+# SIGPIPE and SIGXFSZ, which Python ignores: a hook starts with the defaults.
+_DEFAULT = (13, 25)
+
+
+def _wait(pid: int, timeout: int | None) -> str:
+    """Wait for a hook; return what was wrong with it, or nothing."""
+    if timeout:
+        watch = os.pidfd_open(pid)
+        try:
+            poll = select.poll()
+            poll.register(watch, select.POLLIN)
+            if not poll.poll(timeout * 1000):
+                try:
+                    os.killpg(pid, 9)
+                except ProcessLookupError:
+                    pass
+                os.waitpid(pid, 0)
+                return f"hook ran past specified timeout of {float(timeout)}s"
+        finally:
+            os.close(watch)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return f"signal: {os.WTERMSIG(status)}"
+    code = os.WEXITSTATUS(status)
+    return f"exit status {code}" if code else ""

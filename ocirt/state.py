@@ -1,0 +1,236 @@
+"""The directory of a container: state.json, the config it was made from, the start gate, the lock.
+
+    ROOT/ID/state.json    what the verbs need, ours alone and versioned
+    ROOT/ID/config.json   the config as it was applied; later edits of the bundle do not matter
+    ROOT/ID/exec.fifo     the start gate: there from create to start
+
+Files appear whole (written beside, then renamed), so a verb may be killed at any instant.  A pid
+counts only together with its start time.  `status` and `load` take no lock and never wait.
+
+runtime-spec, runtime.md, "State", "Lifecycle".
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from ocirt import jsonio
+from ocirt.errors import Error, Exists, NotFound, StateError
+from ocirt.kernel import procfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1  # of state.json
+SPEC_VERSION = "1.3.0"
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
+
+
+def check_id(container_id: str) -> None:
+    """Refuse an id that could leave the root directory or that engines would not send."""
+    if not container_id:
+        raise Error("container id cannot be empty")
+    if container_id in (".", "..") or not _LETTERS.issuperset(container_id):
+        raise Error("invalid container ID format")
+    if len(container_id.encode()) > 1024:
+        raise Error("invalid container ID format: longer than 1024 bytes")
+
+
+def now() -> str:
+    """Return the time as the state wants it: RFC 3339, UTC, nanoseconds."""
+    stamp = time.time_ns()
+    seconds, rest = divmod(stamp, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
+
+
+def write_whole(path: str, text: str | bytes, mode: int = 0o600) -> None:
+    """Write a file beside `path` and rename it into place, so that nobody sees half of it."""
+    folder, name = os.path.split(path)
+    beside = os.path.join(folder, f".{name}.{os.getpid()}")
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.close(fd)
+        fd = -1
+        os.rename(beside, path)
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        os.unlink(beside)
+        raise
+
+
+class Container:
+    """One container's directory and record.
+
+    record: id, bundle, rootfs, created, annotations, pid, start_time (clock ticks after boot),
+    phase ("creating" until everything that can fail has been done), cgroup (the manager's own
+    record, or None), own_pid_namespace, hooks (names of the stages still to come).
+    """
+
+    def __init__(self, root: str, container_id: str, record: dict[str, Any]) -> None:
+        self.id = container_id
+        self.directory = os.path.join(root, container_id)
+        self.record = record
+        self._lock = -1
+
+    @property
+    def fifo(self) -> str:
+        """Path of the start gate."""
+        return os.path.join(self.directory, "exec.fifo")
+
+    @property
+    def pid(self) -> int:
+        """The init's pid in the runtime's pid namespace; 0 before there is one."""
+        pid: int = self.record.get("pid") or 0
+        return pid
+
+    def lock(self) -> None:
+        """Keep other verbs that change this container out until this process ends or `unlock`s."""
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        self._lock = fd
+
+    def unlock(self) -> None:
+        """Let others in again."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def save(self) -> None:
+        """Write state.json."""
+        write_whole(os.path.join(self.directory, "state.json"), jsonio.dumps(self.record))
+
+    def save_config(self, config: dict[str, Any]) -> None:
+        """Keep the config for the verbs to come."""
+        write_whole(os.path.join(self.directory, "config.json"), jsonio.dumps(config))
+
+    def config(self) -> dict[str, Any]:
+        """Return the config as create applied it."""
+        config: dict[str, Any] = jsonio.load(os.path.join(self.directory, "config.json"))
+        return config
+
+    def make_gate(self) -> None:
+        """Make the FIFO that the init waits on."""
+        os.mkfifo(self.fifo, 0o600)
+
+    def alive(self) -> bool:
+        """Whether the init still runs: same pid, same start time, no zombie."""
+        return procfs.alive(self.pid, self.record.get("start_time") or 0)
+
+    def status(self) -> str:
+        """Work out the status from the process, the gate and the freezer.
+
+        A container that is still being made, or whose maker died at it, is `creating` while its
+        init lives or was never started by a live maker, `stopped` after.
+        """
+        if not self.alive():
+            if self.record.get("phase") == CREATING and self._being_made():
+                return CREATING
+            return STOPPED
+        if self.record.get("phase") == CREATING:
+            return CREATING
+        cgroup = self.record.get("cgroup")
+        if cgroup:
+            from ocirt import cgroup as groups
+
+            if groups.from_record(cgroup).frozen():
+                return PAUSED
+        return CREATED if os.path.exists(self.fifo) else RUNNING
+
+    def _being_made(self) -> bool:
+        """Whether the process that makes this container holds its lock."""
+        try:
+            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def document(self, status: str | None = None) -> dict[str, Any]:
+        """Return the state as `ocirt state` prints it, keys in runc's order."""
+        status = status or self.status()
+        record = self.record
+        document = {
+            "ociVersion": SPEC_VERSION,
+            "id": self.id,
+            "pid": 0 if status == STOPPED else self.pid,
+            "status": status,
+            "bundle": record["bundle"],
+            "rootfs": record["rootfs"],
+            "created": record["created"],
+        }
+        if record.get("annotations"):
+            document["annotations"] = record["annotations"]
+        document["owner"] = ""
+        return document
+
+    def remove(self) -> None:
+        """Delete the directory with all it holds; nothing outside of it."""
+        remove_directory(self.directory)
+
+
+def remove_directory(path: str) -> None:
+    """Delete a state directory, whatever a killed verb left in it; a missing one is fine."""
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return
+    for name in names:
+        entry = os.path.join(path, name)
+        try:
+            os.unlink(entry)
+        except IsADirectoryError:
+            remove_directory(entry)
+        except FileNotFoundError:
+            pass
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+
+
+def claim(root: str, container_id: str, record: dict[str, Any]) -> Container:
+    """Take an id: make its directory, locked, or raise Exists."""
+    check_id(container_id)
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+    except FileExistsError:
+        raise Error(f"--root {root}: not a directory") from None
+    container = Container(root, container_id, record)
+    try:
+        os.mkdir(container.directory, 0o711)
+    except FileExistsError:
+        raise Exists from None
+    try:
+        container.lock()
+    except FileNotFoundError:  # a `delete` came between and took it for a leftover
+        raise StateError("deleted while it was being created") from None
+    return container
+
+
+def load(root: str, container_id: str) -> Container:
+    """Read a container's record; NotFound when there is none."""
+    check_id(container_id)
+    path = os.path.join(root, container_id, "state.json")
+    try:
+        record = jsonio.load(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound from None
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        raise StateError(f"{path}: written by another version of ocirt")
+    return Container(root, container_id, record)
