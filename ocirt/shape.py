@@ -106,15 +106,19 @@ def _inside(item: Any, kind: type, detail: Any) -> None:
 def _list(items: list[Any], kind: type, _nullable: bool, detail: Any) -> None:
     index = 0
     try:
-        if detail is None:
-            for index, item in enumerate(items):
-                if item.__class__ is not kind:
-                    raise ConfigError("", EXPECTED[kind])
-            return
+        if kind is str and detail is None:
+            # Most lists hold only strings, and join looks at them at the speed of C.
+            try:
+                "".join(items)
+            except TypeError:
+                pass
+            else:
+                return
         for index, item in enumerate(items):
             if item.__class__ is not kind:
                 raise ConfigError("", EXPECTED[kind])
-            _inside(item, kind, detail)
+            if detail is not None:
+                _inside(item, kind, detail)
     except ConfigError as error:
         error.segments[0] = f"[{index}]{error.segments[0]}"
         raise
