@@ -1,0 +1,72 @@
+"""What a plan may have to know about the machine, read when first asked for.
+
+Compilers stay pure: they ask a `Host` and never open a file.  `root` is another root directory
+to look at, which is how tests and the golden plans describe a machine.
+
+The rest of a plan depends on the config alone, so a machine is a short list: what the runtime
+itself may do, which security modules run, and which namespaces it stands in.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Host:
+    """The machine that a plan is compiled for; each fact is looked up at most once."""
+
+    __slots__ = ("_facts", "root", "rootless")
+
+    def __init__(self, root: str = "/", rootless: bool = False) -> None:
+        self.root = root
+        self.rootless = rootless
+        self._facts: dict[str, Any] = {}
+
+    def _read(self, path: str) -> str:
+        """Return the text of a file below `root`, or nothing when it cannot be read."""
+        try:
+            with open(os.path.join(self.root, path), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError:
+            return ""
+
+    def bounding(self) -> int:
+        """Return the mask of the capabilities that the runtime's own bounding set holds."""
+        mask = self._facts.get("bounding")
+        if mask is None:
+            mask = 0
+            for line in self._read("proc/self/status").splitlines():
+                if line.startswith("CapBnd:"):
+                    mask = int(line[7:], 16)
+            self._facts["bounding"] = mask
+        return mask  # type: ignore[no-any-return]
+
+    def known(self) -> int:
+        """Return the mask of the capabilities that the running kernel knows."""
+        last = self._read("proc/sys/kernel/cap_last_cap").strip()
+        return (2 << int(last)) - 1 if last.isdigit() else (1 << 64) - 1
+
+    def apparmor(self) -> bool:
+        """Whether AppArmor is on and its profiles can be asked for."""
+        return self._read("sys/module/apparmor/parameters/enabled")[:1] == "Y"
+
+    def selinux(self) -> bool:
+        """Whether SELinux is on: a disabled one has no selinuxfs, or none that tells its mode."""
+        return self._read("sys/fs/selinux/enforce") != ""
+
+    def may_set_groups(self) -> bool:
+        """Whether setgroups(2) can work: a user namespace may have it denied for good."""
+        return not self.rootless and self._read("proc/self/setgroups").strip() != "deny"
+
+    def is_own_namespace(self, name: str, path: str) -> bool:
+        """Whether `path` is the runtime's own namespace; `name` as below /proc/self/ns."""
+        try:
+            own = os.stat(os.path.join(self.root, "proc/self/ns", name))
+            other = os.stat(path)
+        except OSError:
+            return False
+        return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)

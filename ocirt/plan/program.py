@@ -1,0 +1,122 @@
+"""The program: where it starts, with what environment, how it is found, and the exec itself.
+
+The init looks the program up inside the container, as the user it will run as; what it reports
+is an errno, and `lookup_error` words it.
+
+Descriptors: 0 to 2 are the program's; then come those of socket activation (LISTEN_FDS), then
+those of --preserve-fds; all else is closed by the exec.  PMI_FD, by which some MPI launchers name
+a descriptor of any number, is not one of these: its number must survive as it is, so supporting
+it means an op that moves a descriptor, not a larger count.
+
+runtime-spec, config.md, "Process"; sd_listen_fds(3).
+"""
+
+from __future__ import annotations
+
+from _json import encode_basestring as quote
+from errno import EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
+
+from ocirt.errors import ConfigError, strerror
+from ocirt.plan.ops import MAKE_DIR, Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ENV = "process.env"
+
+
+def environment(env: list[str], listen: int = 0) -> list[str]:
+    """Return the variables as the program gets them: of equal names the last, at its own place.
+
+    listen: how many descriptors of socket activation follow 2.  An empty HOME counts as none, so
+    that the one of /etc/passwd takes its place.
+    """
+    if listen:
+        # The container's first process is 1 wherever the question makes sense.
+        env = [*env, f"LISTEN_FDS={listen}", "LISTEN_PID=1"]
+    last: dict[str, int] = {}
+    for index, item in enumerate(env):
+        name, equals, _ = item.partition("=")
+        if not equals:
+            raise _invalid(index, "missing '='")
+        if not name:
+            raise _invalid(index, "name cannot be empty")
+        if "\0" in item:
+            raise _invalid(index, f"{quote(name)} contains nul byte (\\x00)")
+        last[name] = index
+    return [
+        item
+        for index, item in enumerate(env)
+        if last[item.partition("=")[0]] == index and item != "HOME="
+    ]
+
+
+def _invalid(index: int, what: str) -> ConfigError:
+    return ConfigError(f"{ENV}[{index}]", "invalid environment variable", what)
+
+
+def listen_fds(environ: dict[str, str], pid: int) -> int:
+    """Return how many descriptors socket activation handed to this very process."""
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(pid) or not (count.isascii() and count.isdigit()):
+        return 0
+    return int(count)
+
+
+def make_cwd(config: dict[str, Any]) -> list[Op]:
+    """Create a missing working directory, owned by root."""
+    cwd = config["process"]["cwd"]
+    return [] if cwd == "/" else [Op("mkdir", (cwd, 0o755, MAKE_DIR), "process.cwd", cwd)]
+
+
+def enter_cwd(config: dict[str, Any], early: bool) -> list[Op]:
+    """Change to the working directory.
+
+    Twice: early as root, who may enter what is closed to the user; then, only if root was refused
+    (a home on NFS that squashes root), as the user.
+    """
+    cwd = config["process"]["cwd"]
+    return [Op("chdir", (cwd, int(early)), "process.cwd", cwd)]
+
+
+def find(config: dict[str, Any], listen: int = 0) -> list[Op]:
+    """Look up HOME and the program; listen: descriptors of socket activation."""
+    process = config["process"]
+    args = process.get("args")
+    if not args:
+        raise ConfigError("process.args", "args must not be empty")
+    env = environment(process.get("env") or [], listen)
+    ops = []
+    if not any(item.startswith("HOME=") for item in env):
+        uid = (process.get("user") or {}).get("uid") or 0
+        ops.append(Op("home", (uid,), ENV, f"HOME of uid {uid}"))
+    ops.append(Op("program", (args[0], args, env), "process.args", args[0]))
+    return ops
+
+
+def close(preserve: int) -> list[Op]:
+    """Let the exec close every descriptor that is not the program's (CVE-2024-21626)."""
+    return [Op("close_fds", (preserve,), "", f"all from {3 + preserve}")]
+
+
+def gate(preserve: int) -> list[Op]:
+    """Wait for `start`."""
+    return [Op("gate", ("fifo", preserve), "", "wait for start")]
+
+
+def run(config: dict[str, Any]) -> list[Op]:
+    """Become the program."""
+    return [Op("exec", (), "process.args", " ".join(config["process"]["args"]))]
+
+
+def lookup_error(errno: int, name: str) -> str:
+    """Word why the program cannot be run; engines search these sentences."""
+    head = f"exec: {quote(name)}"
+    if errno == ENOENT and "/" not in name:
+        return f"{head}: executable file not found in $PATH"
+    if errno == EISDIR:
+        return f"{head}: is a directory"
+    if errno in (ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG):
+        return f"{head}: stat {name}: {strerror(errno)}"
+    return f"{head}: {strerror(errno)}"
