@@ -1,0 +1,56 @@
+"""The cgroups of a container: where they are, their limits, their processes, their end.
+
+`open_manager` picks the driver and the version and answers with a `fs.Manager`.  It makes
+nothing; `Manager.create` does.  Later verbs come back with `from_record`.
+
+    fields.py         walks a table from config to files      pure
+    v1.py, v2.py      the tables                              pure
+    devices.py        the device rules, as lines and as eBPF  pure
+    layout.py         what is mounted where                   reads /proc
+    fs.py             the manager; fs_v1.py, fs_v2.py: what is special about each
+"""
+
+from __future__ import annotations
+
+from ocirt.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.cgroup.fs import Manager
+
+
+def open_manager(
+    cgroups_path: str,
+    container_id: str,
+    *,
+    rootless: bool = False,
+    root: str = "/sys/fs/cgroup",
+    proc: str = "/proc/self",
+    driver: str = "fs",
+) -> Manager:
+    """Return the manager for linux.cgroupsPath ("" for none), on whatever this machine mounts."""
+    if driver != "fs":
+        raise ConfigError(f"there is no cgroup driver {driver!r}")
+    # Late, so that only the version in use is loaded.
+    from ocirt.cgroup import layout
+
+    if layout.unified(root):
+        from ocirt.cgroup.fs_v2 import V2
+
+        return V2.open(cgroups_path, container_id, rootless=rootless, root=root, proc=proc)
+    from ocirt.cgroup.fs_v1 import V1
+
+    return V1.open(cgroups_path, container_id, rootless=rootless, root=root, proc=proc)
+
+
+def from_record(record: dict[str, Any]) -> Manager:
+    """Return the manager that `Manager.record` described."""
+    if record["version"] == 2:
+        from ocirt.cgroup.fs_v2 import V2
+
+        return V2.from_record(record)
+    from ocirt.cgroup.fs_v1 import V1
+
+    return V1.from_record(record)

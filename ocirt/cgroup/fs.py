@@ -1,0 +1,321 @@
+"""The cgroup manager of one container, driver `fs`: what v1 and v2 have in common.
+
+A manager owns directories, "its own": it makes them and whatever parents are missing, and
+removes them alone.  Nothing else in the tree is changed, apart from what each version says in
+its module (`fs_v1.py`: empty cpusets of parents are filled; `fs_v2.py`: controllers enabled).
+
+Kernel side: Documentation/admin-guide/cgroup-v1/cgroups.rst, cgroup-v2.rst
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, EROFS
+
+from ocirt.errors import At, ConfigError, Error, KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ocirt.cgroup.fields import Write
+
+    # ("tmpfs" | "cgroup" | "cgroup2" | "bind" | "symlink", source, destination, mount data)
+    Mount = tuple[str, str, str, str]
+
+NOT_OURS = (EACCES, EPERM, EROFS)  # what an unprivileged caller hears where nothing is delegated
+ROOTLESS_NEEDS = (
+    "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+)
+SIGKILL = 9
+
+
+class Manager:
+    """Looks after the cgroups of one container; see `ocirt.cgroup.open_manager`."""
+
+    driver = "fs"
+    version: int
+    ALIASES: dict[str, str] = {}
+    IGNORED: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, *, rootless: bool, explicit: bool) -> None:
+        self.rootless = rootless
+        self.explicit = explicit  # linux.cgroupsPath was given
+        self._made: list[str] = []  # by this very process, parents included, oldest first
+
+    # --- what a version answers
+
+    def record(self) -> dict[str, Any]:
+        """Return what the state file keeps, enough for `from_record` to find everything again."""
+        raise NotImplementedError
+
+    def directories(self) -> list[str]:
+        """Return the container's own directories: what `remove` takes away."""
+        raise NotImplementedError
+
+    def path_of(self, file: str) -> str | None:
+        """Return the full path of a control file, None where its controller is missing."""
+        raise NotImplementedError
+
+    def attach_files(self) -> list[tuple[str, str]]:
+        """Return (word, path) of each file into which the init writes itself; [] on v2."""
+        raise NotImplementedError
+
+    def cgroup_dir(self) -> str | None:
+        """Return the cgroup2 directory to clone the init into; None where there is none."""
+        raise NotImplementedError
+
+    def device_program(self, resources: dict[str, Any]) -> bytes | None:
+        """Return the eBPF program to attach to `cgroup_dir`, None where none is needed."""
+        raise NotImplementedError
+
+    def mounts(self, dest: str, options: list[str], private_ns: bool) -> list[Mount]:
+        """Return what a mount of type `cgroup` at `dest` consists of."""
+        raise NotImplementedError
+
+    def writes(self, resources: dict[str, Any]) -> list[Write]:
+        """Return (file, value, place in config.json) of all that `create` would write.  Pure."""
+        raise NotImplementedError
+
+    def create(self, resources: dict[str, Any]) -> None:
+        """Make the cgroup and put `resources` into force, or leave nothing behind."""
+        raise NotImplementedError
+
+    def freeze_file(self) -> str | None:
+        """Return the file that starts with "1" while this very cgroup is told to freeze."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        """Stop every process, and return once they stand still."""
+        raise NotImplementedError
+
+    def thaw(self) -> None:
+        """Let the processes go on."""
+        raise NotImplementedError
+
+    def oom_killed(self) -> bool:
+        """Tell whether the kernel has killed one of the processes for want of memory."""
+        raise NotImplementedError
+
+    # --- what they share
+
+    def ignored(self, resources: dict[str, Any]) -> list[str]:
+        """Name the fields of `resources` that this cgroup version has nothing for."""
+        return [
+            f"linux.resources.{section}.{field}"
+            for section, field in self.IGNORED
+            if (resources.get(section) or {}).get(field)
+        ]
+
+    def set(self, resources: dict[str, Any]) -> None:
+        """Put other limits into force; device rules stay as they were made."""
+        rows = [row for row in self.writes(resources) if not row[0].startswith("devices.")]
+        self._carry_out(rows)
+
+    def frozen(self) -> bool:
+        """Tell whether the container is paused (not: whether a parent of its cgroup is)."""
+        path = self.freeze_file()
+        return path is not None and read(path).startswith("1")
+
+    def pids(self) -> list[int]:
+        """Return every process in the container's cgroup and below."""
+        directories = self.directories()
+        return pids_below(directories[0]) if directories else []
+
+    def kill(self, signal: int) -> None:
+        """Send `signal` to every process, those that fork meanwhile included."""
+        still = self.frozen()
+        freezer = self.freeze_file()
+        if freezer and not still:
+            try:
+                self.freeze()
+            except Error:
+                pass  # a task that cannot be stopped: we signal what we see
+        try:
+            for pid in self.pids():
+                try:
+                    os.kill(pid, signal)
+                except ProcessLookupError:
+                    pass
+        finally:
+            if freezer and (not still or signal == SIGKILL):
+                self.thaw()
+
+    def remove(self) -> None:
+        """Remove the container's directories and what it made below them.
+
+        The kernel says EBUSY for a while after the last process has been killed, so there are
+        10 tries, 1 ms, 2 ms, 4 ms … apart.
+        """
+        left = self.directories()
+        for attempt in range(10):
+            left = [path for path in left if not remove_tree(path)]
+            if not left:
+                return
+            time.sleep(0.001 * 2**attempt)
+        raise KernelError(EBUSY, "unable to destroy cgroup", left[0])
+
+    def undo(self) -> None:
+        """Take back `create`, in the process that called it: also the parents that it made."""
+        try:
+            self.remove()
+        finally:
+            for path in reversed(self._made):
+                try:
+                    os.rmdir(path)
+                except OSError:
+                    pass  # somebody else's container has moved in, and keeps it
+            self._made.clear()
+
+    def _make(self, path: str) -> bool:
+        """Make a directory and its missing parents; False where it was there before."""
+        for _ in range(5):
+            try:
+                os.mkdir(path, 0o755)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                # Again, since another runtime may remove an empty parent under our hands.
+                self._make(os.path.dirname(path))
+                continue
+            self._made.append(path)
+            return True
+        raise KernelError(ENOENT, path)
+
+    def _refuse_used(self, path: str) -> None:
+        """Refuse a directory that was there before and is in use."""
+        count = len(pids_below(path))
+        if count:
+            raise ConfigError(
+                "linux.cgroupsPath", f"container's cgroup is not empty: {count} process(es) found"
+            )
+
+    def _tolerates(self, error: OSError) -> bool:
+        return self.rootless and not self.explicit and error.errno in NOT_OURS
+
+    def _carry_out(self, rows: Iterable[Write]) -> None:
+        """Write limits.
+
+        The kernel checks some pairs of files against each other on every write (period and
+        quota, memory with and without swap, weight and idle), so the right order depends on
+        the old values.  What is refused with EINVAL is therefore tried once more after the
+        rest: then its partner has its new value.
+        """
+        again = [row for row in rows if not self._write(row, EINVAL)]
+        for row in again:
+            self._write(row)
+
+    def _write(self, row: Write, patient: int = 0) -> bool:
+        """Write one limit; False where the kernel refused it with errno `patient`."""
+        file, value, where = row
+        path = self.path_of(file)
+        if path is None:
+            controller = file.partition(".")[0]
+            if self.rootless:
+                raise ConfigError(where, ROOTLESS_NEEDS)
+            raise ConfigError(where, f"the cgroup controller {controller} is not available")
+        try:
+            put(path, value)
+        except OSError as error:
+            if error.errno == patient:
+                return False
+            self._refused(row, path, error)
+        return True
+
+    def _refused(self, row: Write, path: str, error: OSError) -> None:
+        """Find a way round a refused write, or word the refusal."""
+        file, value, where = row
+        if error.errno == ENOENT:
+            if ".rsvd." in file or self.lifts(file, value):
+                return  # nothing there to lift
+            if file in self.ALIASES:
+                self._write((self.ALIASES[file], value, where))
+                return
+            # Not in errno's words: callers take "no such file" for a missing program.
+            raise ConfigError(where, f"this kernel offers no {file}") from error
+        if self.rootless and error.errno in NOT_OURS:
+            raise KernelError(error.errno, where, ROOTLESS_NEEDS) from error
+        raise KernelError(error.errno or 0, where, f"{file} = {value}") from error
+
+    def lifts(self, file: str, value: str) -> bool:
+        """Tell whether this write only takes a limit away."""
+        return value in ("-1", "max")
+
+
+def read(path: str) -> str:
+    """Return a control file's text; "" where it, or its cgroup, is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        found = b""
+        while True:
+            some = os.read(fd, 1 << 16)
+            found += some
+            if not some:
+                return found.decode("utf-8", "surrogateescape")
+    except OSError as error:
+        if error.errno in (ENODEV, EOPNOTSUPP):  # removed since; a threaded cgroup
+            return ""
+        raise
+    finally:
+        os.close(fd)
+
+
+def put(path: str, value: str) -> None:
+    """Write a control file with one write: the kernel takes each write for a whole value."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def word(text: str, key: str) -> int:
+    """Return the number after `key` in a flat keyed file such as memory.events; 0 if absent."""
+    for row in text.splitlines():
+        name, _, value = row.partition(" ")
+        if name == key:
+            return int(value)
+    return 0
+
+
+def children(path: str) -> list[str]:
+    """Return the cgroups directly below `path`."""
+    try:
+        # cgroupfs counts sub-directories as other file systems do: 2 means none.
+        if os.stat(path).st_nlink == 2:
+            return []
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def pids_below(path: str) -> list[int]:
+    """Return the processes of a cgroup and of all cgroups below it."""
+    found = [int(line) for line in read(path + "/cgroup.procs").split()]
+    for child in children(path):
+        found += pids_below(child)
+    return found
+
+
+def remove_tree(path: str) -> bool:
+    """Remove a cgroup and those below it; False where the kernel says that one is busy."""
+    for last in (False, True):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno not in (EBUSY, ENOTEMPTY):
+                with At("unable to destroy cgroup"):
+                    raise
+        else:
+            return True
+        if last or not all([remove_tree(child) for child in children(path)]):
+            return False
+    return False
