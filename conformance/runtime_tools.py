@@ -165,11 +165,15 @@ class Runtime:
         return path
 
     def enclose(self, program: Sequence[str], tasks: Iterable[Path]) -> list[str]:
-        """Put `program` into our cgroups and, where something is to be hidden, a namespace."""
+        """Put `program` into our cgroups and into namespaces of its own.
+
+        The suite asks for a container without any namespace, removes the bundle while that
+        container's /proc, /sys and /dev/mqueue are still mounted in it, and forgets them.
+        """
         steps = [f"echo $$ > {shlex.quote(str(path))}" for path in tasks]
         steps += [f"umount {shlex.quote(path)}" for path in self.hide]
-        apart = ["unshare", "--mount", "--propagation", "private"] if self.hide else []
-        return [*apart, "/bin/sh", "-ec", "\n".join([*steps, 'exec "$@"']), "sh", *program]
+        apart = ("unshare", "--mount", "--ipc", "--propagation", "private", "/bin/sh", "-ec")
+        return [*apart, "\n".join([*steps, 'exec "$@"']), "sh", *program]
 
     def delete_all(self, state: Path) -> None:
         """Remove the containers that a program left behind."""
@@ -245,7 +249,7 @@ def run_program(
         result.seconds = round(time.monotonic() - begin, 1)
         runtime.delete_all(scratch / "state")
     finally:
-        if options.keep:
+        if options.keep or f" {scratch}/" in Path("/proc/self/mountinfo").read_text():
             print(f"runtime_tools: {program.stem}: kept {scratch}", file=sys.stderr)
         else:
             shutil.rmtree(scratch, ignore_errors=True)
