@@ -1,246 +1,28 @@
-"""The verbs as functions: a table of contents of what each one does, in order.
+"""The verbs that act on a container that exists: start, kill, delete, in order of their steps.
 
-Nothing here prints.  Failures are raised as ocirt.errors.Error, after everything that had been
-done was taken back.
+Nothing here prints; failures are raised as ocirt.errors.Error.  Making a container is create.py.
 """
 
 from __future__ import annotations
 
 import os
 
-from ocirt import bundle as bundles
 from ocirt import cgroup as groups
-from ocirt import checks, lifecycle, plan, state
-from ocirt.errors import At, Error, HookError, NotFound, NotRunning, StateError
-from ocirt.kernel import procfs
-from ocirt.launch import Init
-from ocirt.plan import program
-from ocirt.plan.hookpoints import state_around_pid
-from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_READY, ASK_SECCOMP
-from ocirt.undo import Undo
+from ocirt import state
+from ocirt.document import around_pid
+from ocirt.errors import HookError, NotFound, NotRunning, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.cgroup import Manager
-    from ocirt.plan.ops import Op
     from ocirt.state import Container
 
 
-class Wish:
-    """What the caller of `create` or `run` wants besides the config; see the options of the verbs."""
-
-    def __init__(self, container_id: str, root: str, bundle: str) -> None:
-        self.container_id = container_id
-        self.root = root
-        self.bundle = bundle
-        self.config_name = "config.json"
-        self.console_socket = ""
-        self.pidfd_socket = ""
-        self.pid_file = ""
-        self.no_pivot = False
-        self.no_new_keyring = False
-        self.preserve_fds = 0
-        self.rootless = False
-        self.cgroup_driver = "fs"
-        self.detach = True
-        self.gate = True
-
-
-class Made:
-    """A container that has just been made: the record, its init's pid, and the terminal's master or -1."""
-
-    def __init__(self, container: Container, pid: int, console: int, warnings: list[str]) -> None:
-        self.container = container
-        self.pid = pid
-        self.console = console
-        self.warnings = warnings
-
-
-class Draft:
-    """A container on paper: everything decided, nothing done yet."""
-
-    def __init__(self, wish: Wish) -> None:
-        self.wish = wish
-        state.check_id(wish.container_id)
-        self.bundle = os.path.abspath(wish.bundle)
-        self.config: dict[str, Any] = bundles.load(self.bundle, wish.config_name)
-        checks.run(self.config, rootless=wish.rootless)
-        self.rootfs = bundles.rootfs(self.config, self.bundle)
-        self.linux = self.config.get("linux") or {}
-        self.manager = self._manager()
-        self.context = self._context()
-        self.plan: list[Op] = plan.compile(self.config, self.context)
-
-    def _manager(self) -> Manager | None:
-        if self.wish.cgroup_driver == "disabled":
-            return None
-        return groups.open_manager(
-            self.linux.get("cgroupsPath") or "",
-            self.wish.container_id,
-            rootless=self.wish.rootless,
-            driver=self.wish.cgroup_driver,
-        )
-
-    def _context(self) -> plan.Context:
-        wish, manager = self.wish, self.manager
-        context = plan.Context(self.config, wish.container_id, self.bundle, self.rootfs)
-        context.rootless = wish.rootless
-        context.host = plan.Host(rootless=wish.rootless)
-        context.no_pivot = wish.no_pivot
-        context.no_new_keyring = wish.no_new_keyring
-        context.listen_fds = program.listen_fds(dict(os.environ), os.getpid())
-        context.preserve_fds = wish.preserve_fds + context.listen_fds
-        context.gate = wish.gate
-        context.die_with_runtime = not wish.detach
-        context.seccomp_cache = os.path.join(wish.root, ".seccomp")
-        if manager is not None:
-            context.attach_files = manager.attach_files()
-            context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""
-            context.cgroup_program = manager.device_program(self.linux.get("resources") or {})
-            context.cgroup_mounts = manager.mounts
-        return context
-
-    def namespace_files(self) -> list[tuple[str, str]]:
-        """Return (word, path) of the namespaces to be joined."""
-        return [(f"ns.{kind}", path) for kind, path in self.context.namespaces.joined.items()]
-
-
-def _check_console(wish: Wish, terminal: bool) -> None:
-    if terminal and wish.detach and not wish.console_socket:
-        raise Error("cannot allocate tty if ocirt will detach without setting console socket")
-    if wish.console_socket and not (wish.detach and terminal):
-        raise Error("cannot use console socket if ocirt will not detach or allocate tty")
-
-
-def create(wish: Wish) -> Made:
-    """Make a container whose init waits at the gate (`wish.gate`), or runs its program at once.
-
-    Everything that can be refused is refused before anything on the machine changes; what fails
-    later is taken back.
-    """
-    listen = program.listen_fds(dict(os.environ), os.getpid())
-    program.preserved(listen, wish.preserve_fds)  # before any file of ours takes a number
-    draft = Draft(wish)
-    _check_console(wish, bool((draft.config.get("process") or {}).get("terminal")))
-    undo = Undo()
-    try:
-        return _make(draft, undo)
-    except BaseException:
-        undo.run()
-        raise
-
-
-def _make(draft: Draft, undo: Undo) -> Made:
-    wish, config, manager = draft.wish, draft.config, draft.manager
-    record = {
-        "version": state.VERSION,
-        "id": wish.container_id,
-        "bundle": draft.bundle,
-        "rootfs": draft.rootfs,
-        "created": state.now(),
-        "annotations": config.get("annotations") or {},
-        "phase": state.CREATING,
-        "cgroup": manager.record() if manager else None,
-        "own_pid_namespace": "pid" in draft.context.namespaces.new,
-        "hooks": [stage for stage in ("poststart", "poststop") if (config.get("hooks") or {}).get(stage)],
-    }
-    container = state.claim(wish.root, wish.container_id, record)
-    undo.add(_poststop, container, (config.get("hooks") or {}).get("poststop") or [])
-    undo.add(container.remove)
-    container.save()  # a crash from here on leaves what `delete --force` needs to know
-    container.save_config(config)
-
-    init = Init(draft.plan, draft.context.slots)
-    fds: list[int] = []
-    undo.add(_close, fds)
-    if manager:
-        manager.create(draft.linux.get("resources") or {})
-        undo.add(manager.remove)
-        undo.add(manager.kill, 9)
-    undo.add(init.kill)
-    init.spawn()
-    outside = [(word, _open(path, os.O_RDONLY, fds)) for word, path in draft.namespace_files()]
-    if manager and manager.cgroup_dir():
-        outside.append(("cgroup", _open(str(manager.cgroup_dir()), os.O_RDONLY | os.O_DIRECTORY, fds)))
-    init.send_outside(outside)
-    record["pid"] = init.cloned()
-
-    inside = []
-    for word, path in draft.context.attach_files:
-        inside.append((word, _open(path, os.O_WRONLY, fds)))
-    if wish.gate:
-        container.make_gate()
-        # Read and write: the init must not see end of file when `start` is yet to come.
-        inside.append(("fifo", _open(container.fifo, os.O_RDWR, fds)))
-    init.send_inside(inside)
-    _close(fds)
-
-    def maps(_: int) -> None:
-        from ocirt import usermap
-
-        usermap.write(init.pid, draft.linux)
-
-    def hooks(_: int) -> None:
-        _runtime_hooks(container, config, init.pid)
-
-    def ready(_: int) -> None:
-        _set_rlimits(init.pid, config)
-        _send_descriptors(wish, init)
-        found = procfs.stat(init.pid)
-        record["start_time"] = found[1] if found else 0
-        if not wish.gate:
-            record["phase"] = state.CREATED
-        container.save()
-
-    def listener(number: int) -> None:
-        _send_listener(container, config, init.pid, number)
-
-    at_gate = init.converse(
-        {ASK_MAPS: maps, ASK_HOOKS: hooks, ASK_READY: ready, ASK_SECCOMP: listener}
-    )
-    if wish.gate:
-        if not at_gate:
-            raise _oom(manager) or init.died()
-        record["phase"] = state.CREATED
-        container.save()
-    elif "start_time" not in record:
-        raise _oom(manager) or init.died()
-    if wish.pid_file:
-        with At("--pid-file"):
-            state.write_whole(os.path.abspath(wish.pid_file), str(init.pid), 0o666 & ~_umask())
-    console, init.console = init.console, -1
-    init.close()
-    return Made(container, init.pid, console, init.warnings)
-
-
-def _oom(manager: Manager | None) -> Error | None:
-    if manager and manager.oom_killed():
-        return Error("container init was OOM-killed (memory limit too low?)")
-    return None
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _open(path: str, flags: int, fds: list[int]) -> int:
-    with At(path):
-        fd = os.open(path, flags | os.O_CLOEXEC)
-    fds.append(fd)
-    return fd
-
-
-def _close(fds: list[int]) -> None:
-    while fds:
-        os.close(fds.pop())
-
-
-def _state_text(container: Container, status: str, pid: int) -> str:
-    before, after = state_around_pid(
+def state_text(container: Container, status: str, pid: int) -> str:
+    """Return the state that a lifecycle hook reads; without a pid when that is 0."""
+    before, after = around_pid(
         container.id, status, container.record["bundle"], container.record.get("annotations")
     )
     if not pid:
@@ -249,83 +31,13 @@ def _state_text(container: Container, status: str, pid: int) -> str:
     return f"{before}{pid}{after}"
 
 
-def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> None:
-    text = _state_text(container, state.CREATING, pid)
-    hooks = config.get("hooks") or {}
-    back = os.getcwd()
-    os.chdir(container.record["bundle"])
-    try:
-        for stage in ("prestart", "createRuntime"):
-            lifecycle.run(hooks.get(stage) or [], stage, text)
-    finally:
-        os.chdir(back)
+def poststop(container: Container, hooks: list[dict[str, Any]]) -> list[HookError]:
+    """Run the poststop hooks, all of them; return their complaints."""
+    if not hooks:
+        return []
+    from ocirt import lifecycle
 
-
-def _poststop(container: Container, hooks: list[dict[str, Any]]) -> list[HookError]:
-    return lifecycle.run_all(hooks, "poststop", _state_text(container, state.STOPPED, 0))
-
-
-def _set_rlimits(pid: int, config: dict[str, Any]) -> None:
-    if not (config.get("process") or {}).get("rlimits"):
-        return
-    from resource import prlimit
-
-    from ocirt.plan.identity import rlimits
-
-    for number, soft, hard, where in rlimits(config):
-        try:
-            prlimit(pid, number, (soft, hard))
-        except PermissionError:
-            limit = prlimit(pid, number)[1]
-            raise Error(
-                where, f"error setting rlimit type {number}: hard limit {hard} is above ours, {limit}",
-                "operation not permitted",
-            ) from None
-        except ValueError as error:
-            raise Error(where, str(error)) from None
-
-
-def _send_descriptors(wish: Wish, init: Init) -> None:
-    """Hand over the terminal and the pidfd before the pid file tells the caller to go on."""
-    if not (wish.console_socket or wish.pidfd_socket):
-        return
-    from ocirt import console
-
-    if wish.console_socket:
-        console.send_fd(wish.console_socket, init.console, b"/dev/ptmx")
-    if wish.pidfd_socket:
-        pidfd = os.pidfd_open(init.pid)
-        try:
-            console.send_fd(wish.pidfd_socket, pidfd, b"standard")
-        finally:
-            os.close(pidfd)
-
-
-def _send_listener(container: Container, config: dict[str, Any], pid: int, number: int) -> None:
-    """Pass the seccomp listener to the agent that the config names (config-linux.md, "Seccomp")."""
-    from ocirt import console, jsonio
-    from ocirt.launch import fetch_fd
-
-    section = config["linux"]["seccomp"]
-    fd = fetch_fd(pid, number)
-    try:
-        document = {
-            "ociVersion": state.SPEC_VERSION,
-            "fds": ["seccompFd"],
-            "pid": pid,
-            "metadata": section.get("listenerMetadata") or "",
-            "state": {
-                "ociVersion": state.SPEC_VERSION,
-                "id": container.id,
-                "status": state.CREATING,
-                "pid": pid,
-                "bundle": container.record["bundle"],
-                "annotations": container.record.get("annotations") or {},
-            },
-        }
-        console.send_fd(section["listenerPath"], fd, jsonio.dumps(document).encode())
-    finally:
-        os.close(fd)
+    return lifecycle.run_all(hooks, "poststop", state_text(container, state.STOPPED, 0))
 
 
 def start(container: Container) -> None:
@@ -362,8 +74,10 @@ def poststart(container: Container) -> None:
     """Run the poststart hooks; when one fails, the container is ended."""
     if "poststart" not in container.record["hooks"]:
         return
+    from ocirt import lifecycle
+
     hooks = container.config()["hooks"]["poststart"]
-    text = _state_text(container, state.RUNNING, container.pid)
+    text = state_text(container, state.RUNNING, container.pid)
     os.chdir(container.record["bundle"])
     try:
         lifecycle.run(hooks, "poststart", text)
@@ -449,7 +163,10 @@ def _reload(container: Container, root: str) -> Container:
 def _sweep(root: str, container_id: str) -> None:
     """Remove the directory that a killed `create` left without a record."""
     path = os.path.join(root, container_id)
-    if os.path.isdir(path) and set(os.listdir(path)) <= {"exec.fifo", "config.json"} | _half_written(path):
+    if os.path.isdir(path) and set(os.listdir(path)) <= {
+        "exec.fifo",
+        "config.json",
+    } | _half_written(path):
         state.remove_directory(path)
 
 
@@ -468,9 +185,11 @@ def destroy(container: Container) -> list[HookError]:
             if manager.version == 1 and manager.frozen():
                 manager.thaw()
         manager.remove()
-    hooks = container.config()["hooks"]["poststop"] if "poststop" in container.record["hooks"] else []
+    hooks = (
+        container.config()["hooks"]["poststop"] if "poststop" in container.record["hooks"] else []
+    )
     container.remove()
-    return _poststop(container, hooks)
+    return poststop(container, hooks)
 
 
 def _end(container: Container, manager: Manager | None) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from _socket import SOL_SOCKET, CMSG_SPACE, SCM_RIGHTS, socketpair
+from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET, socketpair
 from _struct import Struct
 
 from ocirt.errors import Error, HookError, InitError, strerror

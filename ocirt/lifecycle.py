@@ -51,7 +51,13 @@ def _run(hook: dict[str, Any], stage: str, index: int, state: str) -> None:
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, *output))]
         try:
             pid = os.posix_spawn(
-                path, argv, env, file_actions=actions, setpgroup=0, setsigmask=[], setsigdef=_DEFAULT
+                path,
+                argv,
+                env,
+                file_actions=actions,
+                setpgroup=0,
+                setsigmask=[],
+                setsigdef=_DEFAULT,
             )
         except OSError as error:
             raise HookError(stage, index, f"{path}: {strerror(error.errno)}") from None

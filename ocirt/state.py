@@ -17,6 +17,7 @@ import os
 import time
 
 from ocirt import jsonio
+from ocirt.document import SPEC_VERSION
 from ocirt.errors import Error, Exists, NotFound, StateError
 from ocirt.kernel import procfs
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERSION = 1  # of state.json
-SPEC_VERSION = "1.3.0"
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ocirt import log
-from ocirt.container import Wish, create
+from ocirt.create import Wish, create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from ocirt import container, jsonio
+from ocirt import jsonio
+from ocirt.create import Draft, Wish
 from ocirt.plan import ops
 
 TYPE_CHECKING = False
@@ -34,13 +35,11 @@ def run(arguments: Arguments, settings: Settings) -> int:
 
     if arguments.format not in ("table", "json"):
         raise UsageError(f"invalid format option: {arguments.format}")
-    wish = container.Wish(
-        arguments.id, settings.root, arguments.words[0] if arguments.words else os.getcwd()
-    )
+    wish = Wish(arguments.id, settings.root, arguments.words[0] if arguments.words else os.getcwd())
     wish.config_name = arguments.config
     wish.rootless = settings.rootless
     wish.cgroup_driver = settings.cgroup_driver
-    draft = container.Draft(wish)
+    draft = Draft(wish)
     rows = _writes(draft) + [_row(op) for op in draft.plan]
     if arguments.format == "json":
         sys.stdout.write(jsonio.dumps(rows, indent=2) + "\n")
@@ -49,7 +48,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     return 0
 
 
-def _writes(draft: container.Draft) -> list[dict[str, Any]]:
+def _writes(draft: Draft) -> list[dict[str, Any]]:
     """What the runtime itself writes into the cgroup before the init starts."""
     if draft.manager is None:
         return []
@@ -75,7 +74,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [f" #   {'op'.ljust(width)}  {'what'.ljust(52)}  from"]
     for number, row in enumerate(rows):
         what = row["what"].replace("\n", " ") + _options(row)
-        lines.append(f"{number:3}  {row['op'].ljust(width)}  {what.ljust(52)}  {row['from']}".rstrip())
+        lines.append(
+            f"{number:3}  {row['op'].ljust(width)}  {what.ljust(52)}  {row['from']}".rstrip()
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ocirt import container, log
 from ocirt.cli import create
+from ocirt.create import create as create_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ def run(arguments: Arguments, settings: Settings) -> int:
     wish.gate = False
     settings.ensure_root()
     if wish.detach:
-        made = container.create(wish)
+        made = create_container(wish)
         _warn(made.warnings)
         container.poststart(made.container)
         return 0
     from ocirt.console import Foreground
 
     foreground = Foreground()  # before the container, so that no signal falls between
-    made = container.create(wish)
+    made = create_container(wish)
     _warn(made.warnings)
     try:
         container.poststart(made.container)

@@ -7,7 +7,15 @@ plan; what differs between two creates (descriptors, the pid) stands in the plan
 from __future__ import annotations
 
 from ocirt.plan import (
-    devices, hookpoints, identity, mounts, namespaces, paths, program, rootfs, sysctl,
+    devices,
+    hookpoints,
+    identity,
+    mounts,
+    namespaces,
+    paths,
+    program,
+    rootfs,
+    sysctl,
 )  # fmt: skip
 from ocirt.plan.host import Host
 from ocirt.plan.ops import ASK_READY, Op
@@ -157,7 +165,7 @@ INSIDE: tuple[Stage, ...] = (
     rootfs.seal,
     namespaces.names,
     _on_host(identity.apparmor),
-    _on_host(sysctl.compile),
+    _on_host(sysctl.write),
     paths.cover,                 # once no other op needs them open
     _plain(identity.no_new_privs),
     _plain(identity.scheduling),

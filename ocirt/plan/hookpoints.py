@@ -8,8 +8,8 @@ runtime-spec, config.md, "POSIX-platform Hooks"; runtime.md, "State".
 
 from __future__ import annotations
 
+from ocirt.document import around_pid
 from ocirt.errors import At, ConfigError
-from ocirt.jsonio import dumps
 from ocirt.plan.ops import ASK_HOOKS, Op
 
 TYPE_CHECKING = False
@@ -17,19 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.plan import Context
-
-SPEC_VERSION = "1.3.0"
-
-
-def state_around_pid(
-    container_id: str, status: str, bundle: str, annotations: dict[str, str] | None
-) -> tuple[str, str]:
-    """Return the state JSON in two parts; the pid as the reader sees it goes between them."""
-    before = f'{{"ociVersion":"{SPEC_VERSION}","id":{dumps(container_id)},"status":"{status}","pid":'
-    after = f',"bundle":{dumps(bundle)}'
-    if annotations:
-        after += f',"annotations":{dumps(annotations)}'
-    return before, after + "}"
 
 
 def check(hook: dict[str, Any]) -> None:
@@ -53,7 +40,7 @@ def _inside(config: dict[str, Any], context: Context, stage: str, status: str) -
         where = f"hooks.{stage}[{index}]"
         with At(where):
             check(hook)
-        before, after = state_around_pid(
+        before, after = around_pid(
             context.container_id, status, context.bundle, config.get("annotations")
         )
         argv = hook.get("args") or [hook["path"]]
@@ -71,7 +58,9 @@ def before_pivot(config: dict[str, Any], context: Context) -> list[Op]:
             with At(f"hooks.{stage}[{index}]"):
                 check(hook)
     if _hooks(config, "prestart") or _hooks(config, "createRuntime"):
-        ops.append(Op("ask", (ASK_HOOKS,), "hooks.createRuntime", "prestart and createRuntime hooks"))
+        ops.append(
+            Op("ask", (ASK_HOOKS,), "hooks.createRuntime", "prestart and createRuntime hooks")
+        )
     return ops + _inside(config, context, "createContainer", "creating")
 
 

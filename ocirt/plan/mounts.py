@@ -17,7 +17,14 @@ from ocirt.kernel import consts as k
 from ocirt.plan import mountopts
 from ocirt.plan.namespaces import id_map
 from ocirt.plan.ops import (
-    COPY_UP, IN_PROC, MAKE_DIR, MAKE_FILE, NO_LINKS, VERIFY_PROC, VERIFY_SYS, Op,
+    COPY_UP,
+    IN_PROC,
+    MAKE_DIR,
+    MAKE_FILE,
+    NO_LINKS,
+    VERIFY_PROC,
+    VERIFY_SYS,
+    Op,
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -146,7 +153,9 @@ def _one(
     dest = _destination(mount)
     options = mountopts.parse(mount.get("options") or [])
     if options.flags & k.MS_REMOUNT:
-        return [Op("remount", (dest, options.flags | _bind_flag(options), options.data), where, dest)]
+        return [
+            Op("remount", (dest, options.flags | _bind_flag(options), options.data), where, dest)
+        ]
     if options.bind is not None or kind == "bind":
         ops = [_bind(index, mount, dest, options, where, context)]
     elif kind == "cgroup":

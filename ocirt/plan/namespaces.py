@@ -66,7 +66,12 @@ def join(config: dict[str, Any], context: Context) -> list[Op]:
     order = sorted(spaces.joined, key=lambda kind: kind == "user")
     may_retry = int("user" in spaces.joined)
     return [
-        Op("join", (f"ns.{kind}", TYPES[kind][0], may_retry), spaces.where[kind], spaces.joined[kind])
+        Op(
+            "join",
+            (f"ns.{kind}", TYPES[kind][0], may_retry),
+            spaces.where[kind],
+            spaces.joined[kind],
+        )
         for kind in order
     ]
 

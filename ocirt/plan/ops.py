@@ -141,7 +141,7 @@ _UINT = Struct("=Q")
 _LEN = Struct("=II")
 
 
-class Op(tuple):  # noqa: SLOT001 - a plain tuple with names, cheaper than NamedTuple to define
+class Op(tuple):
     """One step: `name`, its `args`, `where` in config.json it comes from, `what` it is about.
 
     `what` is the subject that an error message names ("/proc"), and the text of `ocirt plan`.
@@ -201,16 +201,39 @@ def encode(ops: list[Op], first: int, slots: dict[str, int]) -> bytes:
 
 def header() -> str:
     """Return the text of ocirt/init/ops.h: the numbers that both sides must agree on."""
-    lines = ["/* Generated from ocirt/plan/ops.py by `make ops.h`; never edited. */", "#pragma once"]
+    lines = [
+        "/* Generated from ocirt/plan/ops.py by `make ops.h`; never edited. */",
+        "#pragma once",
+    ]
     lines += [f"#define PLAN_MAGIC 0x{MAGIC:08x}u", f"#define PLAN_LARGEST {LARGEST}u"]
-    for name in (
-        "FAIL ASK CLONED FD WARN DONE ASK_MAPS ASK_HOOKS ASK_READY ASK_SECCOMP FD_CONSOLE".split()
-    ):
+    for name in [
+        "FAIL",
+        "ASK",
+        "CLONED",
+        "FD",
+        "WARN",
+        "DONE",
+        "ASK_MAPS",
+        "ASK_HOOKS",
+        "ASK_READY",
+        "ASK_SECCOMP",
+        "FD_CONSOLE",
+    ]:
         lines.append(f"#define REPLY_{name} {globals()[name]}")
-    for name in "MAKE_DIR MAKE_FILE NO_LINKS COPY_UP VERIFY_PROC VERIFY_SYS IN_PROC".split():
+    for name in [
+        "MAKE_DIR",
+        "MAKE_FILE",
+        "NO_LINKS",
+        "COPY_UP",
+        "VERIFY_PROC",
+        "VERIFY_SYS",
+        "IN_PROC",
+    ]:
         lines.append(f"#define HOW_{name} {globals()[name]}")
-    for name in "PIVOT MOVE CHROOT APPARMOR SELINUX".split():
-        lines.append(f"#define {'LSM_' if name in ('APPARMOR', 'SELINUX') else 'ROOT_'}{name} {globals()[name]}")
+    for name in ["PIVOT", "MOVE", "CHROOT", "APPARMOR", "SELINUX"]:
+        lines.append(
+            f"#define {'LSM_' if name in ('APPARMOR', 'SELINUX') else 'ROOT_'}{name} {globals()[name]}"
+        )
     lines.append(f"#define OP_LARGEST_CODE {max(code for code, *_ in OPS)}")
     lines.append(f"#define OP_MOST_ARGS {max(len(types) for _, _, types, _ in OPS)}")
     lines += [f"#define OP_{name.upper()} {code}" for code, name, _, _ in OPS]

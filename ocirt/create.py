@@ -1,0 +1,346 @@
+"""Make a container: from the wish of a caller to an init that waits at the gate, or runs.
+
+`Draft` decides everything on paper; `create` carries it out, and takes everything back when a
+step fails.  What happens to a container later is in container.py, which hot verbs can load
+without this.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ocirt import bundle as bundles
+from ocirt import cgroup as groups
+from ocirt import checks, plan, state
+from ocirt.container import poststop, state_text
+from ocirt.document import SPEC_VERSION
+from ocirt.errors import At, Error
+from ocirt.kernel import procfs
+from ocirt.launch import Init
+from ocirt.plan.host import Host
+from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_READY, ASK_SECCOMP
+from ocirt.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.cgroup import Manager
+    from ocirt.plan.ops import Op
+    from ocirt.state import Container
+
+
+class Wish:
+    """What the caller of `create` or `run` wants besides the config; see the options of the verbs."""
+
+    def __init__(self, container_id: str, root: str, bundle: str) -> None:
+        self.container_id = container_id
+        self.root = root
+        self.bundle = bundle
+        self.config_name = "config.json"
+        self.console_socket = ""
+        self.pidfd_socket = ""
+        self.pid_file = ""
+        self.no_pivot = False
+        self.no_new_keyring = False
+        self.preserve_fds = 0
+        self.rootless = False
+        self.cgroup_driver = "fs"
+        self.detach = True
+        self.gate = True
+
+
+class Made:
+    """A container that has just been made: the record, its init's pid, and the terminal's master or -1."""
+
+    def __init__(self, container: Container, pid: int, console: int, warnings: list[str]) -> None:
+        self.container = container
+        self.pid = pid
+        self.console = console
+        self.warnings = warnings
+
+
+class Draft:
+    """A container on paper: everything decided, nothing done yet."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.wish = wish
+        state.check_id(wish.container_id)
+        self.bundle = os.path.abspath(wish.bundle)
+        self.config: dict[str, Any] = bundles.load(self.bundle, wish.config_name)
+        checks.run(self.config, rootless=wish.rootless)
+        self.rootfs = bundles.rootfs(self.config, self.bundle)
+        self.linux = self.config.get("linux") or {}
+        self.manager = self._manager()
+        self.context = self._context()
+        self.plan: list[Op] = plan.compile(self.config, self.context)
+
+    def _manager(self) -> Manager | None:
+        if self.wish.cgroup_driver == "disabled":
+            return None
+        return groups.open_manager(
+            self.linux.get("cgroupsPath") or "",
+            self.wish.container_id,
+            rootless=self.wish.rootless,
+            driver=self.wish.cgroup_driver,
+        )
+
+    def _context(self) -> plan.Context:
+        wish, manager = self.wish, self.manager
+        context = plan.Context(self.config, wish.container_id, self.bundle, self.rootfs)
+        context.rootless = wish.rootless
+        context.host = Host(rootless=wish.rootless)
+        context.no_pivot = wish.no_pivot
+        context.no_new_keyring = wish.no_new_keyring
+        context.listen_fds = _listen_fds()
+        context.preserve_fds = wish.preserve_fds + context.listen_fds
+        context.gate = wish.gate
+        context.die_with_runtime = not wish.detach
+        context.seccomp_cache = os.path.join(wish.root, ".seccomp")
+        if manager is not None:
+            context.attach_files = manager.attach_files()
+            context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""
+            context.cgroup_program = manager.device_program(self.linux.get("resources") or {})
+            context.cgroup_mounts = manager.mounts
+        return context
+
+    def namespace_files(self) -> list[tuple[str, str]]:
+        """Return (word, path) of the namespaces to be joined."""
+        return [(f"ns.{kind}", path) for kind, path in self.context.namespaces.joined.items()]
+
+
+def _listen_fds() -> int:
+    """How many sockets a service manager handed to this very process (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return 0
+    count = os.environ.get("LISTEN_FDS", "")
+    return int(count) if count.isascii() and count.isdigit() else 0
+
+
+def _check_preserved(count: int) -> None:
+    """Refuse to preserve closed descriptors, before a file of ours takes such a number.
+
+    It would leak into the container (CVE-2024-21626).
+    """
+    listen = _listen_fds()
+    for fd in range(3, 3 + listen + count):
+        try:
+            os.fstat(fd)
+        except OSError:
+            option = "LISTEN_FDS" if fd < 3 + listen else "--preserve-fds"
+            raise Error(f"{option}: descriptor {fd} is not open") from None
+
+
+def _check_console(wish: Wish, terminal: bool) -> None:
+    if terminal and wish.detach and not wish.console_socket:
+        raise Error("cannot allocate tty if ocirt will detach without setting console socket")
+    if wish.console_socket and not (wish.detach and terminal):
+        raise Error("cannot use console socket if ocirt will not detach or allocate tty")
+
+
+def create(wish: Wish) -> Made:
+    """Make a container whose init waits at the gate (`wish.gate`), or runs its program at once.
+
+    Everything that can be refused is refused before anything on the machine changes; what fails
+    later is taken back.
+    """
+    _check_preserved(wish.preserve_fds)
+    draft = Draft(wish)
+    _check_console(wish, bool((draft.config.get("process") or {}).get("terminal")))
+    undo = Undo()
+    try:
+        return _make(draft, undo)
+    except BaseException:
+        undo.run()
+        raise
+
+
+def _make(draft: Draft, undo: Undo) -> Made:
+    wish, config, manager = draft.wish, draft.config, draft.manager
+    record = {
+        "version": state.VERSION,
+        "id": wish.container_id,
+        "bundle": draft.bundle,
+        "rootfs": draft.rootfs,
+        "created": state.now(),
+        "annotations": config.get("annotations") or {},
+        "phase": state.CREATING,
+        "cgroup": manager.record() if manager else None,
+        "own_pid_namespace": "pid" in draft.context.namespaces.new,
+        "hooks": [
+            stage for stage in ("poststart", "poststop") if (config.get("hooks") or {}).get(stage)
+        ],
+    }
+    container = state.claim(wish.root, wish.container_id, record)
+    undo.add(poststop, container, (config.get("hooks") or {}).get("poststop") or [])
+    undo.add(container.remove)
+    container.save()  # a crash from here on leaves what `delete --force` needs to know
+    container.save_config(config)
+
+    init = Init(draft.plan, draft.context.slots)
+    fds: list[int] = []
+    undo.add(_close, fds)
+    if manager:
+        manager.create(draft.linux.get("resources") or {})
+        undo.add(manager.remove)
+        undo.add(manager.kill, 9)
+    undo.add(init.kill)
+    init.spawn()
+    outside = [(word, _open(path, os.O_RDONLY, fds)) for word, path in draft.namespace_files()]
+    if manager and manager.cgroup_dir():
+        outside.append(
+            ("cgroup", _open(str(manager.cgroup_dir()), os.O_RDONLY | os.O_DIRECTORY, fds))
+        )
+    init.send_outside(outside)
+    record["pid"] = init.cloned()
+
+    inside = []
+    for word, path in draft.context.attach_files:
+        inside.append((word, _open(path, os.O_WRONLY, fds)))
+    if wish.gate:
+        container.make_gate()
+        # Read and write: the init must not see end of file when `start` is yet to come.
+        inside.append(("fifo", _open(container.fifo, os.O_RDWR, fds)))
+    init.send_inside(inside)
+    _close(fds)
+
+    def maps(_: int) -> None:
+        from ocirt import usermap
+
+        usermap.write(init.pid, draft.linux)
+
+    def hooks(_: int) -> None:
+        _runtime_hooks(container, config, init.pid)
+
+    def ready(_: int) -> None:
+        _set_rlimits(init.pid, config)
+        _send_descriptors(wish, init)
+        found = procfs.stat(init.pid)
+        record["start_time"] = found[1] if found else 0
+        if not wish.gate:
+            record["phase"] = state.CREATED
+        container.save()
+
+    def listener(number: int) -> None:
+        _send_listener(container, config, init.pid, number)
+
+    at_gate = init.converse(
+        {ASK_MAPS: maps, ASK_HOOKS: hooks, ASK_READY: ready, ASK_SECCOMP: listener}
+    )
+    if wish.gate:
+        if not at_gate:
+            raise _oom(manager) or init.died()
+        record["phase"] = state.CREATED
+        container.save()
+    elif "start_time" not in record:
+        raise _oom(manager) or init.died()
+    if wish.pid_file:
+        with At("--pid-file"):
+            state.write_whole(os.path.abspath(wish.pid_file), str(init.pid), 0o666 & ~_umask())
+    console, init.console = init.console, -1
+    init.close()
+    return Made(container, init.pid, console, init.warnings)
+
+
+def _oom(manager: Manager | None) -> Error | None:
+    if manager and manager.oom_killed():
+        return Error("container init was OOM-killed (memory limit too low?)")
+    return None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _open(path: str, flags: int, fds: list[int]) -> int:
+    with At(path):
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    fds.append(fd)
+    return fd
+
+
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
+
+
+def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> None:
+    text = state_text(container, state.CREATING, pid)
+    hooks = config.get("hooks") or {}
+    if not (hooks.get("prestart") or hooks.get("createRuntime")):
+        return
+    from ocirt import lifecycle
+
+    back = os.getcwd()
+    os.chdir(container.record["bundle"])
+    try:
+        for stage in ("prestart", "createRuntime"):
+            lifecycle.run(hooks.get(stage) or [], stage, text)
+    finally:
+        os.chdir(back)
+
+
+def _set_rlimits(pid: int, config: dict[str, Any]) -> None:
+    if not (config.get("process") or {}).get("rlimits"):
+        return
+    from resource import prlimit
+
+    from ocirt.plan.identity import rlimits
+
+    for number, soft, hard, where in rlimits(config):
+        try:
+            prlimit(pid, number, (soft, hard))
+        except PermissionError:
+            limit = prlimit(pid, number)[1]
+            raise Error(
+                where,
+                f"error setting rlimit type {number}: hard limit {hard} is above ours, {limit}",
+                "operation not permitted",
+            ) from None
+        except ValueError as error:
+            raise Error(where, str(error)) from None
+
+
+def _send_descriptors(wish: Wish, init: Init) -> None:
+    """Hand over the terminal and the pidfd before the pid file tells the caller to go on."""
+    if not (wish.console_socket or wish.pidfd_socket):
+        return
+    from ocirt import console
+
+    if wish.console_socket:
+        console.send_fd(wish.console_socket, init.console, b"/dev/ptmx")
+    if wish.pidfd_socket:
+        pidfd = os.pidfd_open(init.pid)
+        try:
+            console.send_fd(wish.pidfd_socket, pidfd, b"standard")
+        finally:
+            os.close(pidfd)
+
+
+def _send_listener(container: Container, config: dict[str, Any], pid: int, number: int) -> None:
+    """Pass the seccomp listener to the agent that the config names (config-linux.md, "Seccomp")."""
+    from ocirt import console, jsonio
+    from ocirt.launch import fetch_fd
+
+    section = config["linux"]["seccomp"]
+    fd = fetch_fd(pid, number)
+    try:
+        document = {
+            "ociVersion": SPEC_VERSION,
+            "fds": ["seccompFd"],
+            "pid": pid,
+            "metadata": section.get("listenerMetadata") or "",
+            "state": {
+                "ociVersion": SPEC_VERSION,
+                "id": container.id,
+                "status": state.CREATING,
+                "pid": pid,
+                "bundle": container.record["bundle"],
+                "annotations": container.record.get("annotations") or {},
+            },
+        }
+        console.send_fd(section["listenerPath"], fd, jsonio.dumps(document).encode())
+    finally:
+        os.close(fd)
