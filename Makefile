@@ -1,0 +1,67 @@
+# The front door. `make` alone prints what there is.
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNTIME ?= $(BIN)/ocirt
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is needed, build into .venv, run a container
+	./setup.sh
+
+test: ## every test; those that need root or a tool that is not there say so and skip
+	$(BIN)/pytest
+
+check: ## format, lint, types, unit tests: seconds, no root
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit
+
+unit: ## the tests that need neither root nor a kernel
+	$(BIN)/pytest -q tests/unit tests/house
+
+integration: ## real containers; OCIRT_TEST_RUNTIME=runc tests the tests
+	$(BIN)/pytest tests/integration
+
+conformance: ## run a ready-built OCI runtime-tools suite: SUITE=DIR
+	@test -n "$(SUITE)" || { echo "SUITE=DIR names the folder of the built suite" >&2; exit 1; }
+	$(BIN)/python conformance/runtime_tools.py $(SUITE) --runtime $(RUNTIME)
+
+bench: bytecode ## race against runc and crun
+	$(BIN)/python bench/lifecycle.py
+
+init: ops.h ## compile the init
+	$(BIN)/python packaging/native.py init
+
+launcher: ## compile the program `ocirt` for this source tree
+	$(BIN)/python packaging/native.py launcher
+	install packaging/ocirt $(RUNTIME)
+
+ops.h: ## write ocirt/init/ops.h from the table of ops
+	@mkdir -p build
+	$(BIN)/python -m ocirt.plan.ops > build/ops.h
+	cmp -s build/ops.h ocirt/init/ops.h || cp build/ops.h ocirt/init/ops.h
+
+shape: ## write ocirt/_generated_shape.py from the models
+	@mkdir -p build
+	$(BIN)/python -m oci_spec.tables > build/shape.py && cp build/shape.py ocirt/_generated_shape.py
+
+bytecode: ## compile the package: ocirt itself never writes bytecode
+	@$(BIN)/python -m compileall -q ocirt spec
+
+example: ## make a bundle in build/hello from the machine's own files
+	$(BIN)/python examples/make_bundle.py build/hello
+
+format: ## let ruff format and repair
+	$(BIN)/ruff check --fix-only -q
+	$(BIN)/ruff format
+
+clean: ## remove what builds and tests left
+	rm -rf build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -f ocirt/init/ocirt-init packaging/ocirt
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check unit integration conformance bench init launcher ops.h shape \
+	bytecode example format clean
