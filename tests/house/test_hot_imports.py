@@ -1,0 +1,87 @@
+"""What the verbs that engines call may load: a fresh interpreter, started as the launcher does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocirt.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# `import os` brings the second line; the rest are built into the interpreter or C alone.
+ALLOWED = {
+    "__future__",
+    "os", "os.path", "posixpath", "genericpath", "stat", "_stat", "_collections_abc",
+    "_struct", "_json", "_socket", "_signal", "_blake2", "builtins", "fcntl", "select", "errno",
+    "time",
+}  # fmt: skip
+
+COLD = {"validate"}  # a person waits for it, not an engine
+
+# These four are most of what an engine calls; they look at a state and do one thing.
+LIGHT = ("start", "state", "kill", "delete")
+HEAVY = ("ocirt.plan", "ocirt.launch", "ocirt.checks", "ocirt.shape", "ocirt._generated_shape")
+
+START = f"""
+import sys
+ocirt = type(sys)("ocirt")
+ocirt.__path__ = ["{ROOT}/ocirt"]
+ocirt.SITE = ""
+sys.modules["ocirt"] = ocirt
+before = set(sys.modules)
+from ocirt import cli
+"""
+END = """
+after = set(sys.modules) - before
+sys.__stderr__.write("\\n".join(sorted(after)))
+"""
+
+
+def loaded(code):
+    """Return the modules that `code` loads in a fresh interpreter."""
+    line = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", START + code + END]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.rsplit("\0", 1)[-1].split())
+
+
+def foreign(modules):
+    return {name for name in modules if name.partition(".")[0] != "ocirt"} - ALLOWED
+
+
+@pytest.mark.parametrize("verb", sorted(set(COMMANDS) - COLD))
+def test_a_verb_loads_only_what_is_cheap(verb):
+    assert foreign(loaded(f"cli.load({verb!r})")) == set()
+
+
+@pytest.mark.parametrize("verb", LIGHT)
+def test_a_light_verb_does_not_load_what_create_needs(verb):
+    assert not {name for name in loaded(f"cli.load({verb!r})") if name.startswith(HEAVY)}
+
+
+@pytest.mark.parametrize("verb", LIGHT)
+def test_asking_for_an_unknown_container_loads_nothing_more(verb, tmp_path):
+    argv = ["--root", str(tmp_path), "--log", str(tmp_path / "log"), verb, "nobody"]
+    modules = loaded(f"cli.main({argv!r}); sys.__stderr__.write(chr(0))")
+    assert foreign(modules) == set()
+
+
+def test_planning_loads_only_what_is_cheap(tmp_path):
+    (tmp_path / "rootfs").mkdir()
+    spec = loaded(f"assert cli.main(['spec', '-b', {str(tmp_path)!r}]) == 0")
+    assert "json" in spec  # `spec` is run by people; its import is late
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["process"]["terminal"] = False
+    config["linux"]["cgroupsPath"] = "/ocirt-test/imports"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    modules = loaded(f"assert cli.main(['plan', {str(tmp_path)!r}]) == 0")
+    assert foreign(modules) == set()
+
+
+def test_version_loads_only_what_is_cheap():
+    assert foreign(loaded("cli.main(['--version'])")) == set()
