@@ -22,7 +22,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.integration.support")
 
-from tests.integration.support import (
+from tests.integration.support import (  # noqa: E402
     UNIFIED,
     Bundle,
     Host,

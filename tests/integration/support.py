@@ -266,9 +266,9 @@ class Runtime:
         os.unlink(self.log)
         return lines
 
-    def __call__(self, *args, globals=True, stdout=subprocess.PIPE, **popen):
+    def __call__(self, *args, prefix=True, stdout=subprocess.PIPE, **popen):
         """Run one verb to its end, whatever that is."""
-        argv = self.argv(*args) if globals else [self.path, *args]
+        argv = self.argv(*args) if prefix else [self.path, *args]
         if "input" not in popen:
             popen.setdefault("stdin", subprocess.DEVNULL)
         popen.setdefault("stderr", subprocess.PIPE)
@@ -413,9 +413,14 @@ class Runtime:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream:
                     stream.close()
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.root):
-                self("delete", "--force", name)
+        # The newest first: a pid namespace ends only when those who joined it are reaped.
+        while left := sorted(
+            self.host.states(), key=lambda name: os.stat(os.path.join(self.root, name)).st_ctime
+        ):
+            self("delete", "--force", left[-1])
+            self.host.processes()
+            if left[-1] in self.host.states():
+                break
 
 
 # --- the host
@@ -498,7 +503,9 @@ class Host:
             found[:] = [
                 f"{kind}: {item}" for kind in now for item in sorted(now[kind] - self.before[kind])
             ]
-            found.extend(f"mount gone: {item}" for item in self.before["mount"] - now["mount"])
+            # Others on this machine may remove what they mounted before we came, with its place.
+            gone = self.before["mount"] - now["mount"]
+            found.extend(f"mount gone: {i}" for i in gone if os.path.exists(i.split()[4]))
             return not found
 
         eventually(clean, patience)
@@ -534,3 +541,23 @@ def children():
             if parent == me:
                 found.append((int(entry), state, head.partition("(")[2]))
     return found
+
+
+class Mount:
+    """One line of mountinfo (proc(5)), taken apart."""
+
+    def __init__(self, line):
+        head, _, tail = line.partition(" - ")
+        fields = head.split()
+        self.root, self.point = fields[3:5]
+        self.options = set(fields[5].split(","))
+        self.propagation = (
+            " ".join(sorted(tag.partition(":")[0] for tag in fields[6:])) or "private"
+        )
+        self.fstype, self.source, options = tail.split(" ", 2)
+        self.super_options = set(options.split(","))
+
+
+def mount_table(text):
+    """Parse mountinfo: mount point → Mount, the topmost where several lie on each other."""
+    return {mount.point: mount for mount in map(Mount, text.strip().splitlines())}

@@ -516,7 +516,7 @@ def test_run_forwards_signals_to_the_program(runtime, bundle):
 
 def test_run_keep_leaves_the_stopped_container(runtime, bundle):
     b = bundle.sh("exit 4")
-    if "--keep" not in runtime.ok("run", "--help", globals=False).out:
+    if "--keep" not in runtime.ok("run", "--help", prefix=False).out:
         pytest.skip("this version knows no --keep")
     assert runtime.run(b, "--keep").code == 4
     assert runtime.status(b) == "stopped"
