@@ -23,6 +23,8 @@ Uint16 = Annotated[int, Field(ge=0, le=2**16 - 1)]
 Uint32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Uint64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
 
+Pid = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
 Strings = list[str]
 StringMap = dict[str, str]
 Anything = dict[str, Any]

@@ -138,8 +138,6 @@ SeccompArch = Literal[
     "SCMP_ARCH_SHEB",
 ]
 
-Status = Literal["creating", "created", "running", "stopped"]
-
 HookName = Literal[
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
 ]
