@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Run a command in a virtual machine that has what this machine may lack.
+
+A distribution kernel boots under qemu on this machine's own root file system: cgroup v2
+alone, every capability, AppArmor, and soft-RoCE with --rdma.
+
+    python3 conformance/vm.py -- cat /sys/fs/cgroup/cgroup.controllers
+    python3 conformance/vm.py --share results -- bash test.sh
+
+Inside, `/` is this machine's, read-only; /etc, /home, /opt, /srv, /tmp, /usr and /var are
+overlays, /run and /mnt are tmpfs, and what is written there is lost.  The shared directory
+keeps its path and may be written.  Container engines want their data on /mnt.
+
+Output is passed on as it comes, the exit status is that of the command, 124 after
+--timeout, 125 when the machine did not come up, 3 when something is not installed.  It
+installs nothing itself.  One boot costs 20 s on idle cores, several times that on busy
+ones, and every program inside runs slowly: put many tests into one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pty
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+NEEDS = (
+    # program             comes from
+    ("qemu-system-x86_64", "apt-get install qemu-system-x86"),
+    ("vng", "pip install virtme-ng, in a virtual environment on PATH or named with --vng"),
+    ("busybox", "apt-get install busybox-static"),
+)
+
+# Debian's kernel has these as modules, and nothing inside loads them by itself.
+MODULES = ("overlay", "veth", "bridge", "fuse", "tun", "dummy", "loop")
+
+RDMA = """\
+modprobe -a rdma_rxe ib_uverbs rdma_ucm ib_umad dummy
+ip link add dummy0 type dummy
+ip addr add 10.9.9.1/24 dev dummy0
+ip link set dummy0 up
+rdma link add rxe0 type rxe netdev dummy0
+"""
+
+# Runs as root in the guest.  The command's own output goes to a file because the console
+# carries the kernel's messages too; the status is written last and by rename, as a sign.
+SCRIPT = """\
+exec > {share}/.vm/out 2>&1 < /dev/null
+export HOME=/root PATH={path}
+mount -t tmpfs tmpfs /mnt
+modprobe -a {modules} 2> /dev/null
+{setup}ip link set lo up
+cd {cwd}
+{command}
+echo $? > {share}/.vm/status.new
+sync
+mv {share}/.vm/status.new {share}/.vm/status
+"""
+
+
+def kernels() -> list[Path]:
+    """Return the kernels that have their modules here, newest last."""
+    found = [path for path in Path("/boot").glob("vmlinuz-*") if modules_of(path).is_dir()]
+    return sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)])
+
+
+def modules_of(kernel: Path) -> Path:
+    return Path("/lib/modules", kernel.name.removeprefix("vmlinuz-"))
+
+
+def missing(options: argparse.Namespace) -> list[str]:
+    """Say what has to be installed before this can work, one line each."""
+    lines = []
+    for program, source in NEEDS:
+        wanted = options.vng if program == "vng" else program
+        if shutil.which(wanted) is None:
+            lines.append(f"{wanted}: not found: {source}")
+    if options.kernel is None:
+        lines.append("/boot: no kernel with modules: apt-get install linux-image-amd64")
+    return lines
+
+
+def boot(options: argparse.Namespace, share: Path) -> int:
+    """Boot, run the command, pass its output on; return its exit status."""
+    private = share / ".vm"
+    private.mkdir(exist_ok=True)
+    for name in ("status", "status.new"):
+        (private / name).unlink(missing_ok=True)
+    out = private / "out"
+    out.write_text("")
+    script = private / "script"
+    script.write_text(
+        SCRIPT.format(
+            share=shlex.quote(str(share)),
+            path=shlex.quote(options.path),
+            modules=" ".join((*MODULES, *options.module)),
+            setup=RDMA if options.rdma else "",
+            cwd=shlex.quote(options.cwd),
+            command=shlex.join(options.command),
+        )
+    )
+    argv = [
+        options.vng, "--run", str(options.kernel), "--memory", options.memory,
+        "--cpus", str(options.cpus), "--user", "root", "--rwdir", str(share),
+        *(("--disable-kvm",) if not options.kvm else ()),
+        *(("--append", options.append) if options.append else ()),
+        "--exec", f"bash {shlex.quote(str(script))}",
+    ]  # fmt: skip
+    # virtme-ng finds its own helpers beside itself, and insists on a terminal.
+    tools = os.path.dirname(os.path.abspath(shutil.which(options.vng) or options.vng))
+    env = dict(os.environ, PATH=f"{tools}:{os.environ['PATH']}", TERM="dumb")
+    master, slave = pty.openpty()
+    child = subprocess.Popen(
+        argv, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True
+    )
+    os.close(slave)
+    console = threading.Thread(target=drain, args=(master, private / "console"), daemon=True)
+    console.start()
+    deadline = time.monotonic() + options.timeout
+    with out.open("rb") as output:
+        while True:
+            ended = child.poll() is not None or (private / "status").exists()
+            sys.stdout.buffer.write(output.read())
+            sys.stdout.buffer.flush()
+            if ended or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+    late = not ended
+    if child.poll() is None:
+        try:
+            child.wait(0 if late else 20)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    console.join(2)
+    if late:
+        print(f"vm: ran out of time after {options.timeout:.0f} s", file=sys.stderr)
+        return 124
+    try:
+        return int((private / "status").read_text())
+    except (OSError, ValueError):
+        print(f"vm: no exit status came back; {last(private / 'console')}", file=sys.stderr)
+        return 125
+
+
+def drain(master: int, path: Path) -> None:
+    """Copy the console into a file until it closes."""
+    with path.open("wb") as log:
+        while True:
+            try:
+                data = os.read(master, 65536)
+            except OSError:  # EIO: the other side is closed
+                return
+            if not data:
+                return
+            log.write(data)
+            log.flush()
+
+
+def last(console: Path) -> str:
+    lines = console.read_text(errors="replace").split("\n") if console.exists() else []
+    tail = [line.strip() for line in lines if line.strip()][-5:]
+    return "the console ends:\n" + "\n".join(f"    {line}" for line in tail)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], usage="%(prog)s [options] -- CMD ..."
+    )
+    beside = os.path.join(os.path.dirname(sys.executable), "vng")
+    parser.add_argument("--share", type=Path, metavar="DIR", help="directory to write in")
+    parser.add_argument("--timeout", type=float, default=900, metavar="S")
+    parser.add_argument("--memory", default="4G")
+    parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--kernel", type=Path, metavar="FILE", help="default: the newest in /boot")
+    parser.add_argument("--kvm", action="store_true", help="believe in /dev/kvm")
+    parser.add_argument("--append", default="", metavar="ARGS", help="for the kernel command line")
+    parser.add_argument("--module", action="append", default=[], metavar="NAME", help="load it too")
+    parser.add_argument("--rdma", action="store_true", help="make a soft-RoCE device")
+    parser.add_argument("--cwd", default=os.getcwd(), metavar="DIR")
+    parser.add_argument("--path", default=os.environ.get("PATH", os.defpath), help="PATH inside")
+    parser.add_argument(
+        "--vng", default=beside if os.path.exists(beside) else "vng", metavar="FILE"
+    )
+    parser.add_argument("--check", action="store_true", help="only say what is missing")
+    parser.add_argument("command", nargs="*", metavar="CMD")
+    options = parser.parse_args()
+    if options.kernel is None:
+        options.kernel = kernels()[-1] if kernels() else None
+    if lines := missing(options):
+        print("\n".join(f"vm: {line}" for line in lines), file=sys.stderr)
+        return 3
+    if options.check:
+        return 0
+    if not options.command:
+        parser.error("which command?")
+    if options.share:
+        options.share.mkdir(parents=True, exist_ok=True)
+        return boot(options, options.share.resolve())
+    with tempfile.TemporaryDirectory(prefix="ocirt-vm-") as share:
+        return boot(options, Path(share))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
