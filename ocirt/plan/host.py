@@ -34,6 +34,10 @@ class Host:
         except OSError:
             return ""
 
+    def exists(self, path: str) -> bool:
+        """Whether the machine has this file; `path` is absolute."""
+        return os.path.exists(os.path.join(self.root, path.lstrip("/")))
+
     def bounding(self) -> int:
         """Return the mask of the capabilities that the runtime's own bounding set holds."""
         mask = self._facts.get("bounding")
@@ -43,7 +47,7 @@ class Host:
                 if line.startswith("CapBnd:"):
                     mask = int(line[7:], 16)
             self._facts["bounding"] = mask
-        return mask  # type: ignore[no-any-return]
+        return mask
 
     def known(self) -> int:
         """Return the mask of the capabilities that the running kernel knows."""
