@@ -33,6 +33,11 @@ FIRST_TREE = 512
 SIGKILL = 9
 
 
+def _no_cgroup(dest: str, options: list[str], private: bool) -> list[tuple[str, str, str, str]]:
+    """What a mount of type cgroup comes to for a container that has none: an empty directory."""
+    return [("tmpfs", "tmpfs", dest, "mode=755")]
+
+
 class Context:
     """What the plan depends on besides config.json: the caller's options and the host's facts.
 
@@ -65,7 +70,9 @@ class Context:
         self.attach_files: list[tuple[str, str]] = []
         self.cgroup_word = ""
         self.cgroup_program: bytes | None = None
-        self.cgroup_mounts: Callable[[str, bool], list[tuple[str, str, str, str]]]
+        self.cgroup_mounts: Callable[[str, list[str], bool], list[tuple[str, str, str, str]]] = (
+            _no_cgroup
+        )
         self.slots: dict[str, int] = {}
 
     def new_slot(self, word: str) -> int:

@@ -8,8 +8,6 @@ runtime-spec, config-linux.md, "Devices", "Default Devices"; config.md, "Dev sym
 
 from __future__ import annotations
 
-import os
-
 from ocirt.errors import At, ConfigError
 from ocirt.kernel import consts as k
 from ocirt.plan.ops import Op
@@ -74,7 +72,7 @@ def make(config: dict[str, Any], context: Context) -> list[Op]:
                 ops.append(Op("node", args, "default devices", f"{path} c {major}:{minor}"))
         for target, path in LINKS:
             ops.append(Op("symlink", (target, path), "default links", f"{path} -> {target}"))
-        if os.path.exists("/proc/kcore"):
+        if context.host.exists("/proc/kcore"):
             what = "/dev/core -> /proc/kcore"
             ops.append(Op("symlink", ("/proc/kcore", "/dev/core"), "default links", what))
     return ops

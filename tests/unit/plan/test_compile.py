@@ -1,0 +1,159 @@
+"""Whole plans: golden texts, and what the stages refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocirt import plan
+from ocirt.cli.plan import _row, table
+from ocirt.errors import Error
+from ocirt.plan import ops
+from ocirt.plan.host import Host
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+CONFIGS = sorted(path.stem for path in GOLDEN.glob("*.json"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Host:
+    """A machine with AppArmor, every capability, and /proc/kcore."""
+    status = tmp_path / "proc/self/status"
+    status.parent.mkdir(parents=True)
+    status.write_text("CapBnd:\t000001ffffffffff\n")
+    (tmp_path / "proc/kcore").touch()
+    (tmp_path / "proc/self/setgroups").write_text("allow\n")
+    enabled = tmp_path / "sys/module/apparmor/parameters/enabled"
+    enabled.parent.mkdir(parents=True)
+    enabled.write_text("Y\n")
+    return Host(str(tmp_path))
+
+
+def context_of(config: dict[str, Any], host: Host) -> plan.Context:
+    context = plan.Context(config, "web1", "/bundle", "/bundle/rootfs")
+    context.host = host
+    context.attach_files = [("cgroup.pids", "/sys/fs/cgroup/pids/web1/tasks")]
+    return context
+
+
+def config_with(**changes: Any) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((GOLDEN / "plain.json").read_text())
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            config[key] = {**config[key], **value}
+        else:
+            config[key] = value
+    return config
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_plan_is_the_golden_one(name: str, machine: Host) -> None:
+    config = json.loads((GOLDEN / f"{name}.json").read_text())
+    text = table([_row(op) for op in plan.compile(config, context_of(config, machine))])
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("OCIRT_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_plan_can_be_written_down(name: str, machine: Host) -> None:
+    config = json.loads((GOLDEN / f"{name}.json").read_text())
+    context = context_of(config, machine)
+    compiled = plan.compile(config, context)
+    words = {op.args[0] for op in compiled if op.name in ("attach", "gate", "join")}
+    slots = {word: number for number, word in enumerate(sorted(words))} | context.slots
+    cut = plan.split(compiled)
+    assert compiled[cut - 1].name == "clone"
+    for part, first in ((compiled[:cut], 0), (compiled[cut:], cut)):
+        data = ops.encode(part, first, slots)
+        magic, index, count, size = (
+            int.from_bytes(data[i : i + 4], "little") for i in range(0, 16, 4)
+        )
+        assert (magic, index, count, size) == (ops.MAGIC, first, len(part), len(data) - 16)
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        ({"destination": "/proc/sys", "type": "tmpfs"}, "is inside /proc"),
+        ({"destination": "/proc/self/attr", "type": "bind", "source": "/x"}, "is inside /proc"),
+        ({"destination": "/", "type": "tmpfs"}, "is the root itself"),
+        ({"destination": "/a/..", "type": "tmpfs"}, "is the root itself"),
+        ({"destination": "/a", "options": ["ro"]}, "needs a type"),
+        ({"destination": "/a", "options": ["bind"]}, "needs a source"),
+        ({"destination": "/a", "type": "proc", "options": ["tmpcopyup"]}, "is for tmpfs"),
+        ({"destination": "/a", "type": "tmpfs", "options": ["idmap"]}, "need a bind mount"),
+    ],
+)
+def test_a_mount_that_cannot_be_made_is_refused(
+    mount: dict[str, Any], message: str, machine: Host
+) -> None:
+    config = config_with(mounts=[mount])
+    with pytest.raises(Error, match=message) as caught:
+        plan.compile(config, context_of(config, machine))
+    assert str(caught.value).startswith("mounts[0]: ")
+
+
+def test_files_that_lxcfs_replaces_may_be_covered(machine: Host) -> None:
+    mount = {"destination": "/proc/meminfo", "source": "/x", "options": ["bind"]}
+    config = config_with(mounts=[mount])
+    (op,) = [op for op in plan.compile(config, context_of(config, machine)) if op.name == "bind"]
+    assert op.args[-1] & ops.IN_PROC
+
+
+def test_nodes_in_a_bound_dev_are_left_to_the_host(machine: Host) -> None:
+    mount = {"destination": "/dev", "source": "/dev", "options": ["rbind"]}
+    config = config_with(mounts=[mount])
+    names = {op.name for op in plan.compile(config, context_of(config, machine))}
+    assert not names & {"node", "symlink"}
+
+
+def test_a_device_of_the_config_stands_in_for_the_default(machine: Host) -> None:
+    device = {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 8630}
+    config = config_with(linux={"devices": [device]})
+    nodes = [op for op in plan.compile(config, context_of(config, machine)) if op.name == "node"]
+    (null,) = [op for op in nodes if op.args[0] == "/dev/null"]
+    assert null.args[1] & 0o7777 == 0o666  # podman's type bits in fileMode are masked out
+
+
+def test_without_a_mount_namespace_nothing_may_be_mounted(machine: Host) -> None:
+    config = config_with(linux={"namespaces": []})
+    with pytest.raises(Error, match="need a mount namespace"):
+        plan.compile(config, context_of(config, machine))
+
+
+def test_run_has_no_gate(machine: Host) -> None:
+    config = config_with()
+    context = context_of(config, machine)
+    context.gate = False
+    assert "gate" not in {op.name for op in plan.compile(config, context)}
+
+
+def test_the_user_namespace_is_joined_last(machine: Host) -> None:
+    spaces = [
+        {"type": "user", "path": "/u"},
+        {"type": "network", "path": "/n"},
+        {"type": "mount"},
+    ]
+    config = config_with(linux={"namespaces": spaces})
+    joins = [op for op in plan.compile(config, context_of(config, machine)) if op.name == "join"]
+    assert [op.args[0] for op in joins] == ["ns.network", "ns.user"]
+    assert all(op.args[2] for op in joins)
+
+
+def test_the_mapping_is_asked_for_before_root_is_taken_on(machine: Host) -> None:
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    config = config_with(
+        linux={
+            "namespaces": [{"type": "user"}, {"type": "mount"}],
+            "uidMappings": mapping,
+            "gidMappings": mapping,
+        }
+    )
+    names = [op.name for op in plan.compile(config, context_of(config, machine))]
+    assert names.index("ask") < names.index("root_ids") < names.index("rootfs")
