@@ -1,11 +1,10 @@
-"""Who we are: our version, that of the runtime specification, the commit we were built from."""
+"""Who we are: our version, and the commit we were built from."""
 
 from __future__ import annotations
 
 import os
 
 VERSION = "0.1.0"
-SPEC = "1.3.0"
 
 # Where libseccomp's real name is looked for; the file that the name leads to carries the version.
 LIBRARIES = ("/usr/lib/{}-linux-gnu", "/usr/lib64", "/usr/lib", "/lib64", "/lib")
@@ -40,7 +39,9 @@ def text() -> str:
     dockerd splits the first line at "version" and looks for "commit: "; go-runc reads
     the lines commit and spec as well.
     """
-    lines = [f"ocirt version {VERSION}", f"commit: {commit()}", f"spec: {SPEC}"]
+    from ocirt.document import SPEC_VERSION
+
+    lines = [f"ocirt version {VERSION}", f"commit: {commit()}", f"spec: {SPEC_VERSION}"]
     if seccomp := libseccomp():
         lines.append(f"libseccomp: {seccomp}")
     return "\n".join(lines) + "\n"

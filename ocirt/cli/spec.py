@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from ocirt.document import SPEC_VERSION
 from ocirt.errors import Error
-from ocirt.version import SPEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def example(*, unified: bool) -> dict[str, Any]:
     """
     namespaces = ["pid", "network", "ipc", "uts", "mount"] + ["cgroup"] * unified
     return {
-        "ociVersion": SPEC,
+        "ociVersion": SPEC_VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},
