@@ -202,7 +202,7 @@ def encode(ops: list[Op], first: int, slots: dict[str, int]) -> bytes:
 def header() -> str:
     """Return the text of ocirt/init/ops.h: the numbers that both sides must agree on."""
     lines = [
-        "/* Generated from ocirt/plan/ops.py by `make ops.h`; never edited. */",
+        "/* Generated from ocirt/plan/ops.py by `make -C ocirt/init header`; never edited. */",
         "#pragma once",
     ]
     lines += [f"#define PLAN_MAGIC 0x{MAGIC:08x}u", f"#define PLAN_LARGEST {LARGEST}u"]

@@ -1,0 +1,269 @@
+/* The program: found and checked, kept waiting at the gate, and executed. */
+#include "init.h"
+#include <signal.h>
+#include <sys/mman.h>
+
+static char program_path[PATH_MAX];
+static char home[sizeof "HOME=" + 1024] = "HOME=/";
+
+/* --- home */
+
+/* The home in "name:password:uid:gid:gecos:home:shell", if the uid is the one; NULL if not. */
+static const char *home_of(char *line, const char *uid)
+{
+	char *field[7];
+
+	for (int i = 0; i < 7; i++) {
+		field[i] = line;
+		line += strcspn(line, ":");
+		if (!*line && i < 5)
+			return NULL;
+		if (*line)
+			*line++ = 0;
+	}
+	return strcmp(field[2], uid) || !*field[5] ? NULL : field[5];
+}
+
+static void decimal(char out[24], uint64_t n)
+{
+	char digits[24];
+	int count = 0;
+
+	do
+		digits[count++] = (char)('0' + n % 10);
+	while (n /= 10);
+	while (count)
+		*out++ = digits[--count];
+	*out = 0;
+}
+
+/* Look through an open /etc/passwd, of which we read a megabyte at most. */
+static void search_passwd(int fd, const char *uid)
+{
+	char lines[4096 + 1];
+	size_t held = 0, total = 0;
+	ssize_t n;
+
+	while (total < 1 << 20 && (n = read(fd, lines + held, sizeof lines - 1 - held)) > 0) {
+		char *at = lines, *end;
+
+		total += (size_t)n;
+		held += (size_t)n;
+		lines[held] = 0;
+		for (; (end = strchr(at, '\n')); at = end + 1) {
+			const char *found;
+
+			*end = 0;
+			found = home_of(at, uid);
+			if (found && strlen(found) < sizeof home - 5) {
+				strcpy(home + 5, found);
+				return;
+			}
+		}
+		held -= (size_t)(at - lines);
+		/* A line longer than the buffer is nobody's. */
+		if (held == sizeof lines - 1)
+			held = 0;
+		memmove(lines, at, held);
+	}
+}
+
+/* HOME uid
+ * For a program whose environment lacks HOME: what the image's /etc/passwd says, read here and
+ * not by nss, which would load the image's libraries (CVE-2019-14271 and its kind). */
+int op_home(struct init *in, const struct op *op)
+{
+	owned_fd path = root_open(in, "/etc/passwd", O_PATH, 0), fd = -1;
+	struct stat st;
+	char uid[24];
+
+	in->home = home;
+	if (path < 0 || fstat(path, &st) < 0 || !S_ISREG(st.st_mode))
+		return 0;
+	fd = reopen(in, path, O_RDONLY);
+	if (fd < 0)
+		return 0;
+	decimal(uid, (uint64_t)op->arg[0].i);
+	search_passwd(fd, uid);
+	return 0;
+}
+
+/* --- program */
+
+/* 0 when path can be executed by who we are now. */
+static int check_program(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	if (!S_ISREG(st.st_mode))
+		return -EACCES;
+	return result(syscall(NR_FACCESSAT2, AT_FDCWD, path, X_OK, AT_EACCESS));
+}
+
+/* The value of PATH in env, NULL when unset. */
+static const char *search_path(char *const *env)
+{
+	for (; *env; env++)
+		if (!strncmp(*env, "PATH=", 5))
+			return *env + 5;
+	return NULL;
+}
+
+static int join_path(const char *dir, size_t n, const char *name)
+{
+	size_t m = strlen(name) + 1;
+
+	if (n + 1 + m > sizeof program_path)
+		return -ENAMETOOLONG;
+	memcpy(program_path, dir, n);
+	if (n)
+		program_path[n++] = '/';
+	memcpy(program_path + n, name, m);
+	return 0;
+}
+
+/* Look for name in PATH.  Relative entries are left out, as Go's LookPath does: they would mean
+ * the working directory, which is the image's. */
+static int find_program(const char *name, char *const *env)
+{
+	const char *dir = search_path(env);
+	size_t n;
+
+	for (; dir && *name; dir = dir[n] ? dir + n + 1 : NULL) {
+		n = strcspn(dir, ":");
+		if (*dir == '/' && join_path(dir, n, name) == 0 && check_program(program_path) == 0)
+			return 0;
+	}
+	return -ENOENT;
+}
+
+/* PROGRAM name argv env
+ * Remembers the program and says what execve would, while `create` can still report it. */
+int op_program(struct init *in, const struct op *op)
+{
+	const char *name = op->arg[0].s;
+	int r;
+
+	in->program_op = op->start;
+	in->argv = op->arg[1].v;
+	in->env = op->arg[2].v;
+	/* The decoder left room for one more. */
+	if (in->home)
+		in->env[op->arg[2].n] = (char *)in->home;
+	/* The runtime's procfs must be nobody's working directory. */
+	if (in->in_proc && chdir("/") < 0)
+		return -errno;
+	in->in_proc = false;
+	if (!strchr(name, '/'))
+		return find_program(name, in->env);
+	r = join_path("", 0, name);
+	return r < 0 ? r : check_program(program_path);
+}
+
+/* --- gate */
+
+/* As pid 1 of a pid namespace we are spared every signal that we do not handle. */
+static const char TERMINATING[] = { SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM,
+				    SIGTERM, SIGXCPU, SIGVTALRM, SIGPROF, SIGIO, SIGPWR };
+
+static void leave(int number)
+{
+	_exit(128 + number);
+}
+
+static void handle_signals(void (*handler)(int))
+{
+	struct sigaction action = { .sa_handler = handler };
+
+	for (size_t i = 0; i < sizeof TERMINATING; i++)
+		sigaction(TERMINATING[i], &action, NULL);
+}
+
+/* Give back the plan up to the op that holds the program's strings, and the stack that earlier
+ * ops used: what waits here may wait for long, and a thousand times. */
+static void shrink(struct init *in)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t start = (uintptr_t)in->part, end = (uintptr_t)in->program_op & ~(page - 1);
+	uintptr_t stack = (uintptr_t)__builtin_frame_address(0) & ~(page - 1);
+
+	if (in->program_op && start < end) {
+		munmap(in->part, end - start);
+		in->part += end - start;
+		in->part_bytes -= end - start;
+	}
+	madvise((void *)(stack - 32 * page), 31 * page, MADV_DONTNEED);
+}
+
+/* Keep 0-2, the preserved descriptors and the fifo, which becomes the next one. */
+static int close_rest(struct init *in, int *fifo, unsigned preserve)
+{
+	unsigned first = 3 + preserve;
+
+	if (*fifo != (int)first) {
+		int moved = dup3(*fifo, (int)first, O_CLOEXEC);
+
+		if (moved < 0)
+			return -errno;
+		*fifo = moved;
+	}
+	in->sock = in->proc = in->root = in->null_tree = in->mask_tree = in->own_proc = -1;
+	return sys_close_range(first + 1, ~0u, 0);
+}
+
+/* GATE fifo preserve
+ * Waits for `start` to write a byte.  The runtime gave us the fifo open for reading and writing,
+ * so there is always a writer and read() blocks. */
+int op_gate(struct init *in, const struct op *op)
+{
+	int fifo = slot_fd(in, op->arg[0].i), r;
+	char byte;
+	ssize_t n;
+
+	r = close_rest(in, &fifo, (unsigned)op->arg[1].i);
+	if (r < 0)
+		return r;
+	handle_signals(leave);
+	shrink(in);
+	do
+		n = read(fifo, &byte, 1);
+	while (n < 0 && errno == EINTR);
+	if (n != 1)
+		_exit(1);
+	handle_signals(SIG_DFL);
+	return 0;
+}
+
+/* CLOSE_FDS preserve
+ * The last word on what the program inherits (CVE-2024-21626).  Only marked, not closed: whoever
+ * waits for an end of file learns from it that execve succeeded. */
+int op_close_fds(struct init *in, const struct op *op)
+{
+	(void)in;
+	return sys_close_range(3 + (unsigned)op->arg[0].i, ~0u, RANGE_CLOEXEC);
+}
+
+/* EXEC
+ * What fails here can be told to nobody but the container's stderr: `create` is long over. */
+int op_exec(struct init *in, const struct op *op)
+{
+	(void)op;
+	if (in->in_proc && chdir("/") < 0)
+		return -errno;
+	execve(program_path, in->argv, in->env);
+	{
+		int number = errno;
+
+		say(in, "exec ");
+		say(in, program_path);
+		say(in, ": ");
+		say_error(in, number);
+		say(in, "\n");
+	}
+	(void)!write(2, in->text, in->text_bytes);
+	_exit(255);
+}
