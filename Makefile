@@ -32,7 +32,10 @@ bench: bytecode ## race against runc and crun
 	$(BIN)/python bench/lifecycle.py
 
 init: ops.h ## compile the init
-	$(BIN)/python packaging/native.py init
+	$(MAKE) -C ocirt/init
+
+fuzz: ops.h ## feed the init's decoder with noise; FUZZ_SECONDS=20
+	$(MAKE) -C ocirt/init fuzz
 
 launcher: ## compile the program `ocirt` for this source tree
 	$(BIN)/python packaging/native.py launcher
@@ -63,5 +66,5 @@ clean: ## remove what builds and tests left
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration conformance bench init launcher ops.h shape \
+.PHONY: help setup test check unit integration conformance bench init fuzz launcher ops.h shape \
 	bytecode example format clean
