@@ -7,6 +7,7 @@ nothing; `Manager.create` does.  Later verbs come back with `from_record`.
     v1.py, v2.py      the tables                              pure
     devices.py        the device rules, as lines and as eBPF  pure
     layout.py         what is mounted where                   reads /proc
+    files.py          read, write, list, remove
     fs.py             the manager; fs_v1.py, fs_v2.py: what is special about each
 """
 

@@ -84,19 +84,19 @@ class _Table:
             if letter not in ACCESS:
                 raise ConfigError("access", f"{letter!r} is none of r, w and m")
             access |= ACCESS[letter]
-        numbers = [_number(rule, name) for name in ("major", "minor")]
+        major, minor = _number(rule, "major"), _number(rule, "minor")
         if kind in TYPES:
-            self.put(rule["allow"], (kind, *numbers), access, where)
+            self.put(rule["allow"], (kind, major, minor), access, where)
         elif kind != "a":
             raise ConfigError("type", f"{kind!r} is none of a, b and c")
-        elif access == ALL and numbers == [None, None]:
+        elif access == ALL and major is None and minor is None:
             self.allow = rule["allow"]
             self.exceptions.clear()
         else:
             # Not every device or not every access: then it is no fresh start, whatever v1
             # makes of such a line.
             for kind in TYPES:
-                self.put(rule["allow"], (kind, *numbers), access, where)
+                self.put(rule["allow"], (kind, major, minor), access, where)
 
     def put(self, allow: bool, key: Key, access: int, where: str) -> None:
         if allow != self.allow:

@@ -25,7 +25,7 @@ UNSIGNED_MINUS_ONE = (1 << 64) - 1  # how some engines spell -1 in an unsigned f
 
 
 def writes(fields: Fields, items: Items, resources: dict[str, Any]) -> list[Write]:
-    """Return (file, value, where) for everything `resources` asks for, in the order of the tables."""
+    """Return (file, value, where) for all that `resources` asks for, in the tables' order."""
     found: list[Write] = []
     for section, names, file, convert in fields:
         part = resources.get(section)
@@ -81,7 +81,7 @@ def tasks(value: int) -> str:
 
 
 def page_limit(item: dict[str, Any]) -> str:
-    """Word one of hugepageLimits; its pageSize becomes part of a file name, so it is checked here."""
+    """Word one of hugepageLimits; its pageSize, part of a file name, is checked here."""
     size = item["pageSize"]
     if not (size[-2:] in ("KB", "MB", "GB") and size[:-2].isdecimal() and size.isascii()):
         raise ConfigError("pageSize", f"{size!r} is no page size such as 64KB, 2MB or 1GB")

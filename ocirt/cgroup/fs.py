@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import os
 import time
-from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, EROFS
+from errno import EACCES, EBUSY, EINVAL, ENOENT, EPERM, EROFS
 
-from ocirt.errors import At, ConfigError, Error, KernelError
+from ocirt.cgroup.files import pids_below, put, read, remove_tree
+from ocirt.errors import ConfigError, Error, KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from ocirt.cgroup.fields import Write
 
-    # ("tmpfs" | "cgroup" | "cgroup2" | "bind" | "symlink", source, destination, mount data)
+    # ("tmpfs" | "cgroup" | "cgroup2" | "bind" | "symlink" | "try", source, destination, data)
     Mount = tuple[str, str, str, str]
 
 NOT_OURS = (EACCES, EPERM, EROFS)  # what an unprivileged caller hears where nothing is delegated
@@ -37,12 +38,13 @@ class Manager:
 
     driver = "fs"
     version: int
-    ALIASES: dict[str, str] = {}
-    IGNORED: tuple[tuple[str, str], ...] = ()
+    # file -> the same knob's other name, and its value worded for that
+    ALIASES: Mapping[str, tuple[str, Callable[[str], str]]]
+    OFF_AT_ZERO: tuple[str, ...]  # files that say by 0 that a feature is not wanted
+    IGNORED: tuple[tuple[str, str], ...]  # sections and fields without a counterpart
 
-    def __init__(self, *, rootless: bool, explicit: bool) -> None:
+    def __init__(self, *, rootless: bool) -> None:
         self.rootless = rootless
-        self.explicit = explicit  # linux.cgroupsPath was given
         self._made: list[str] = []  # by this very process, parents included, oldest first
 
     # --- what a version answers
@@ -71,8 +73,8 @@ class Manager:
         """Return the eBPF program to attach to `cgroup_dir`, None where none is needed."""
         raise NotImplementedError
 
-    def mounts(self, dest: str, options: list[str], private_ns: bool) -> list[Mount]:
-        """Return what a mount of type `cgroup` at `dest` consists of."""
+    def mounts(self, dest: str, private_ns: bool) -> list[Mount]:
+        """Return what a mount of type `cgroup` at `dest` consists of; "try" as in a plan."""
         raise NotImplementedError
 
     def writes(self, resources: dict[str, Any]) -> list[Write]:
@@ -162,12 +164,16 @@ class Manager:
         try:
             self.remove()
         finally:
-            for path in reversed(self._made):
-                try:
-                    os.rmdir(path)
-                except OSError:
-                    pass  # somebody else's container has moved in, and keeps it
-            self._made.clear()
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Remove what this process made, as far as nobody else has come to use it."""
+        for path in reversed(self._made):
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass
+        self._made.clear()
 
     def _make(self, path: str) -> bool:
         """Make a directory and its missing parents; False where it was there before."""
@@ -188,12 +194,9 @@ class Manager:
         """Refuse a directory that was there before and is in use."""
         count = len(pids_below(path))
         if count:
-            raise ConfigError(
-                "linux.cgroupsPath", f"container's cgroup is not empty: {count} process(es) found"
-            )
-
-    def _tolerates(self, error: OSError) -> bool:
-        return self.rootless and not self.explicit and error.errno in NOT_OURS
+            raise ConfigError(f"container's cgroup is not empty: {count} process(es) found")
+        if self.frozen():
+            raise ConfigError("container's cgroup unexpectedly frozen")
 
     def _carry_out(self, rows: Iterable[Write]) -> None:
         """Write limits.
@@ -231,7 +234,8 @@ class Manager:
             if ".rsvd." in file or self.lifts(file, value):
                 return  # nothing there to lift
             if file in self.ALIASES:
-                self._write((self.ALIASES[file], value, where))
+                other, reworded = self.ALIASES[file]
+                self._write((other, reworded(value), where))
                 return
             # Not in errno's words: callers take "no such file" for a missing program.
             raise ConfigError(where, f"this kernel offers no {file}") from error
@@ -240,82 +244,5 @@ class Manager:
         raise KernelError(error.errno or 0, where, f"{file} = {value}") from error
 
     def lifts(self, file: str, value: str) -> bool:
-        """Tell whether this write only takes a limit away."""
-        return value in ("-1", "max")
-
-
-def read(path: str) -> str:
-    """Return a control file's text; "" where it, or its cgroup, is gone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
-    try:
-        found = b""
-        while True:
-            some = os.read(fd, 1 << 16)
-            found += some
-            if not some:
-                return found.decode("utf-8", "surrogateescape")
-    except OSError as error:
-        if error.errno in (ENODEV, EOPNOTSUPP):  # removed since; a threaded cgroup
-            return ""
-        raise
-    finally:
-        os.close(fd)
-
-
-def put(path: str, value: str) -> None:
-    """Write a control file with one write: the kernel takes each write for a whole value."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
-
-
-def word(text: str, key: str) -> int:
-    """Return the number after `key` in a flat keyed file such as memory.events; 0 if absent."""
-    for row in text.splitlines():
-        name, _, value = row.partition(" ")
-        if name == key:
-            return int(value)
-    return 0
-
-
-def children(path: str) -> list[str]:
-    """Return the cgroups directly below `path`."""
-    try:
-        # cgroupfs counts sub-directories as other file systems do: 2 means none.
-        if os.stat(path).st_nlink == 2:
-            return []
-        with os.scandir(path) as entries:
-            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
-def pids_below(path: str) -> list[int]:
-    """Return the processes of a cgroup and of all cgroups below it."""
-    found = [int(line) for line in read(path + "/cgroup.procs").split()]
-    for child in children(path):
-        found += pids_below(child)
-    return found
-
-
-def remove_tree(path: str) -> bool:
-    """Remove a cgroup and those below it; False where the kernel says that one is busy."""
-    for last in (False, True):
-        try:
-            os.rmdir(path)
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            if error.errno not in (EBUSY, ENOTEMPTY):
-                with At("unable to destroy cgroup"):
-                    raise
-        else:
-            return True
-        if last or not all([remove_tree(child) for child in children(path)]):
-            return False
-    return False
+        """Tell whether this write asks for nothing that a kernel without the file lacks."""
+        return value in ("-1", "max") or (value == "0" and file in self.OFF_AT_ZERO)

@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import time
 from errno import EBUSY
+from os.path import dirname
 
 from ocirt.cgroup import fs, layout, v1
+from ocirt.cgroup.files import put, read, word
 from ocirt.errors import At, ConfigError, KernelError, StateError
 
 TYPE_CHECKING = False
@@ -30,25 +32,16 @@ class V1(fs.Manager):
 
     version = 1
     ALIASES = v1.ALIASES
+    OFF_AT_ZERO = v1.OFF_AT_ZERO
     IGNORED = v1.IGNORED
 
     def __init__(
-        self,
-        places: list[layout.Place],
-        unified: str | None,
-        *,
-        rootless: bool = False,
-        explicit: bool = True,
+        self, places: list[layout.Place], unified: str | None, *, rootless: bool = False
     ) -> None:
-        super().__init__(rootless=rootless, explicit=explicit)
+        super().__init__(rootless=rootless)
         self.places = places
-        self.unified = unified
-        self._index()
-
-    def _index(self) -> None:
-        self.paths = {
-            name: directory for names, directory in self.places for name in names.split(",")
-        }
+        self.unified = unified  # in a hybrid, the directory in its v2 tree
+        self.paths = {name: directory for names, directory in places for name in names.split(",")}
 
     @classmethod
     def open(
@@ -56,7 +49,11 @@ class V1(fs.Manager):
     ) -> V1:
         """Find the container's places; nothing is made yet."""
         places, unified = layout.v1_directories(cgroups_path, container_id, root, proc)
-        manager = cls(places, unified, rootless=rootless, explicit=bool(cgroups_path))
+        if rootless and not cgroups_path:
+            places = [place for place in places if os.access(dirname(place[1]), os.W_OK)]
+            if unified and not os.access(dirname(unified), os.W_OK):
+                unified = None
+        manager = cls(places, unified, rootless=rootless)
         if "devices" not in manager.paths and not rootless:
             # Without it a container could use any device that it makes a node for.
             raise ConfigError("linux.resources.devices", _missing("devices"))
@@ -100,7 +97,7 @@ class V1(fs.Manager):
     def device_program(self, resources: dict[str, Any]) -> bytes | None:
         return None
 
-    def mounts(self, dest: str, options: list[str], private_ns: bool) -> list[fs.Mount]:
+    def mounts(self, dest: str, private_ns: bool) -> list[fs.Mount]:
         """Return a tmpfs with a directory for each hierarchy, as every v1 host shows it.
 
         With a cgroup namespace each is a mount of its own, rooted at the container's cgroup;
@@ -140,41 +137,26 @@ class V1(fs.Manager):
             self._rule_devices(rows[: len(rows) - len(limits)])
             self._carry_out(limits)
         except BaseException:
-            self.undo()
+            self._take_back()
             raise
 
     def _make_all(self) -> set[str]:
         """Make every directory; return those that were not there before."""
         fresh = set()
-        for place in list(self.places):
-            _, directory = place
-            try:
-                if self._make(directory):
-                    fresh.add(directory)
-                else:
-                    self._refuse_used(directory)
-            except OSError as error:
-                if not self._tolerates(error):
-                    raise
-                self.places.remove(place)
-                self._index()
-        if self.unified:
-            try:
-                if not self._make(self.unified):
-                    self._refuse_used(self.unified)
-            except OSError as error:
-                if not self._tolerates(error):
-                    raise
-                self.unified = None
+        for directory in self.directories():
+            if self._make(directory):
+                fresh.add(directory)
+            else:
+                self._refuse_used(directory)
         return fresh
 
     def _fill_cpuset(self, fresh: bool, asked: set[str]) -> None:
         """Give the cpuset what its parent has: an empty one can take no process."""
         directory = self.paths["cpuset"]
         for file in CPUSET:
-            value = _inherited(os.path.dirname(directory), file)
-            if file not in asked and (fresh or not fs.read(f"{directory}/{file}").strip()):
-                fs.put(f"{directory}/{file}", value)
+            value = _inherited(dirname(directory), file)
+            if file not in asked and (fresh or not read(f"{directory}/{file}").strip()):
+                put(f"{directory}/{file}", value)
 
     def _rule_devices(self, rows: list[Write]) -> None:
         """Write the device rules, each with a write of its own, through one open file.
@@ -203,13 +185,12 @@ class V1(fs.Manager):
         file, value, where = row
         if file == "memory.limit_in_bytes" and error.errno == EBUSY:
             usage, peak = (
-                fs.read(f"{self.paths['memory']}/memory.{name}usage_in_bytes").strip()
+                read(f"{self.paths['memory']}/memory.{name}usage_in_bytes").strip()
                 for name in ("", "max_")
             )
+            what = f"unable to set memory limit to {value}"
             raise KernelError(
-                EBUSY,
-                where,
-                f"unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})",
+                EBUSY, where, f"{what} (current usage: {usage}, peak usage: {peak})"
             ) from error
         super()._refused(row, path, error)
 
@@ -225,10 +206,10 @@ class V1(fs.Manager):
                 # A task that keeps forking can stay ahead of the freezer; letting all go for a
                 # moment and trying again catches it.
                 if attempt % 50 == 0:
-                    fs.put(path, "THAWED")
+                    put(path, "THAWED")
                     time.sleep(0.01)
-                fs.put(path, "FROZEN")
-                if fs.read(path).startswith("FROZEN"):
+                put(path, "FROZEN")
+                if read(path).startswith("FROZEN"):
                     return
                 time.sleep(0.01 if attempt % 25 == 0 else 0.00001)
         except BaseException:
@@ -238,7 +219,7 @@ class V1(fs.Manager):
         raise KernelError(EBUSY, "unable to freeze", path)
 
     def thaw(self) -> None:
-        fs.put(self._freezer_state(), "THAWED")
+        put(self._freezer_state(), "THAWED")
 
     def _freezer_state(self) -> str:
         path = self.path_of("freezer.state")
@@ -248,7 +229,7 @@ class V1(fs.Manager):
 
     def oom_killed(self) -> bool:
         path = self.path_of("memory.oom_control")
-        return path is not None and fs.word(fs.read(path), "oom_kill") > 0
+        return path is not None and word(read(path), "oom_kill") > 0
 
 
 def _missing(controller: str) -> str:
@@ -258,8 +239,8 @@ def _missing(controller: str) -> str:
 def _inherited(directory: str, file: str) -> str:
     """Return a cpuset's value, filling it from its parents where it has none."""
     path = f"{directory}/{file}"
-    value = fs.read(path).strip()
+    value = read(path).strip()
     if not value and os.access(path, os.F_OK):
-        value = _inherited(os.path.dirname(directory), file)
-        fs.put(path, value)
+        value = _inherited(dirname(directory), file)
+        put(path, value)
     return value

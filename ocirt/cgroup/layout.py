@@ -14,6 +14,7 @@ import os
 from os.path import dirname, normpath
 
 from ocirt.cgroup import v1
+from ocirt.cgroup.files import read
 from ocirt.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -73,18 +74,27 @@ def v1_directories(
 def own_paths(proc: str) -> dict[str, str]:
     """Return {controllers: path} of the runtime's own cgroups; "" is v2."""
     found = {}
-    for row in _read(proc + "/cgroup").splitlines():
+    for row in read(proc + "/cgroup").splitlines():
         _, names, path = row.split(":", 2)
         # In a cgroup namespace a path may start with /.. : outside of what we can see.
-        found[names] = normpath("/" + path.lstrip("/"))
+        found[names] = normpath(path) if "/.." in path else path
     return found
+
+
+def v2_options(root: str, proc: str) -> list[str]:
+    """Return the options of the cgroup2 superblock that is mounted at `root`."""
+    for row in read(proc + "/mountinfo").splitlines():
+        head, _, tail = row.partition(" - ")
+        if tail.startswith("cgroup2 ") and _unescape(head.split(" ")[4]) == root:
+            return tail.rsplit(" ", 1)[1].split(",")
+    return []
 
 
 def v1_mounts(root: str, proc: str) -> list[Hierarchy]:
     """Return the v1 hierarchies that are mounted, in mountinfo's order."""
     found = []
     known = {frozenset(names.split(",")): names for names in own_paths(proc) if names}
-    for row in _read(proc + "/mountinfo").splitlines():
+    for row in read(proc + "/mountinfo").splitlines():
         head, _, tail = row.partition(" - ")
         if not tail.startswith("cgroup "):
             continue
@@ -139,8 +149,3 @@ def _unescape(field: str) -> str:
     r"""Undo the octal escapes of mountinfo: `\040` is a space."""
     first, *rest = field.split("\\")
     return first + "".join([chr(int(part[:3], 8)) + part[3:] for part in rest])
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()

@@ -18,7 +18,6 @@ from ocirt.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 # The order in which the hierarchies are made and joined.  cpuset first: it may refuse a task
@@ -28,11 +27,14 @@ CONTROLLERS = (
     "net_prio", "perf_event", "freezer", "rdma", "name=systemd", "misc",
 )  # fmt: skip
 
-# The same knob under another scheduler's name: tried when the file of the table is missing.
+# The same knob under another scheduler's name, and how its value is worded there: for a missing
+# file.
 ALIASES = {
-    "blkio.weight": "blkio.bfq.weight",
-    "blkio.weight_device": "blkio.bfq.weight_device",
+    "blkio.weight": ("blkio.bfq.weight", str),
+    "blkio.weight_device": ("blkio.bfq.weight_device", str),
 }
+
+OFF_AT_ZERO = ("cpu.idle", "cpu.cfs_burst_us")
 
 # Kernels since 6.1 have forgotten them, engines still send them.
 IGNORED = (
@@ -86,16 +88,14 @@ def quota(value: int) -> str | None:
     return None if not value else str(max(value, -1))
 
 
-def class_id(value: int) -> str | None:
-    return str(value) if value else None
+def device_weight(item: dict[str, Any]) -> str | None:
+    value = item.get("weight")
+    return f"{fields.device(item)} {value}" if value else None
 
 
-def weight_of(field: str) -> Callable[[dict[str, Any]], str | None]:
-    def convert(item: dict[str, Any]) -> str | None:
-        value = item.get(field)
-        return f"{fields.device(item)} {value}" if value else None
-
-    return convert
+def leaf_weight(item: dict[str, Any]) -> str | None:
+    value = item.get("leafWeight")
+    return f"{fields.device(item)} {value}" if value else None
 
 
 def rate(item: dict[str, Any]) -> str:
@@ -126,21 +126,21 @@ FIELDS: fields.Fields = (
     ("pids",    ("limit",),           "pids.max",                     fields.tasks),
     ("blockIO", ("weight",),          "blkio.weight",                 fields.given),
     ("blockIO", ("leafWeight",),      "blkio.leaf_weight",            fields.given),
-    ("network", ("classID",),         "net_cls.classid",              class_id),
+    ("network", ("classID",),         "net_cls.classid",              fields.given),
 )  # fmt: skip
 
 ITEMS: fields.Items = (
-    # section         list                        cgroup v1 file                            value
-    ("blockIO",        "weightDevice",            "blkio.weight_device",                    weight_of("weight")),
-    ("blockIO",        "weightDevice",            "blkio.leaf_weight_device",               weight_of("leafWeight")),
-    ("blockIO",        "throttleReadBpsDevice",   "blkio.throttle.read_bps_device",         rate),
-    ("blockIO",        "throttleWriteBpsDevice",  "blkio.throttle.write_bps_device",        rate),
-    ("blockIO",        "throttleReadIOPSDevice",  "blkio.throttle.read_iops_device",        rate),
-    ("blockIO",        "throttleWriteIOPSDevice", "blkio.throttle.write_iops_device",       rate),
-    ("hugepageLimits", "",                        "hugetlb.{pageSize}.limit_in_bytes",      fields.page_limit),
-    ("hugepageLimits", "",                        "hugetlb.{pageSize}.rsvd.limit_in_bytes", fields.page_limit),
-    ("network",        "priorities",              "net_prio.ifpriomap",                     priority),
-    ("rdma",           "",                        "rdma.max",                               fields.handles),
+    # section         list                       cgroup v1 file                      value
+    ("blockIO",        "weightDevice",           "blkio.weight_device",              device_weight),
+    ("blockIO",        "weightDevice",           "blkio.leaf_weight_device",         leaf_weight),
+    ("blockIO",        "throttleReadBpsDevice",  "blkio.throttle.read_bps_device",   rate),
+    ("blockIO",        "throttleWriteBpsDevice", "blkio.throttle.write_bps_device",  rate),
+    ("blockIO",        "throttleReadIOPSDevice", "blkio.throttle.read_iops_device",  rate),
+    ("blockIO",        "throttleWriteIOPSDevice","blkio.throttle.write_iops_device", rate),
+    ("hugepageLimits", "", "hugetlb.{pageSize}.limit_in_bytes",      fields.page_limit),
+    ("hugepageLimits", "", "hugetlb.{pageSize}.rsvd.limit_in_bytes", fields.page_limit),
+    ("network",        "priorities",             "net_prio.ifpriomap",               priority),
+    ("rdma",           "",                       "rdma.max",                         fields.handles),
 )  # fmt: skip
 
 
@@ -160,5 +160,6 @@ def device_writes(resources: dict[str, Any]) -> list[fields.Write]:
     allow, exceptions = devices.reduce(resources.get("devices") or ())
     rows = [("devices.allow" if allow else "devices.deny", "a", "linux.resources.devices")]
     file = "devices.deny" if allow else "devices.allow"
-    rows += [(file, devices.line(*rule), where) for *rule, where in exceptions]
+    for kind, major, minor, access, where in exceptions:
+        rows.append((file, devices.line(kind, major, minor, access), where))
     return rows
