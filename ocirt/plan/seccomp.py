@@ -38,17 +38,18 @@ def program(section: dict[str, Any], cache_dir: str | None) -> tuple[bytes, int,
 
     cache_dir: a directory of the caller's, made here when it is missing; None goes without.
     """
-    name = _name(section)
+    name = ""
     if cache_dir is not None:
+        name = _name(section)
         found = _load(cache_dir, name)
         if found is not None:
             return found
     from ocirt.plan import seccomp_compile
 
-    result = seccomp_compile.compile(section)
+    code, flags, listener, library = seccomp_compile.build(section)
     if cache_dir is not None:
-        _save(cache_dir, name, result, seccomp_compile.library())
-    return result
+        _save(cache_dir, name, (code, flags, listener), library)
+    return code, flags, listener
 
 
 def _name(section: dict[str, Any]) -> str:
@@ -131,24 +132,13 @@ def _save(cache_dir: str, name: str, result: tuple[bytes, int, bool], library: s
         mark = library_mark(library).encode("utf-8", "surrogateescape")
         body = _SIZES.pack(flags, listener, len(mark), len(code)) + mark + code
         data = _HEAD.pack(MAGIC, blake2b(body, digest_size=32).digest()) + body
-        if not os.path.isdir(cache_dir):
+        if not os.path.lexists(cache_dir):
             os.mkdir(cache_dir, 0o700)
         directory = _open_dir(cache_dir)
     except OSError:
         return
-    # Two runtimes may compile the same section at once; each writes a file of its own.
-    temporary = f".{name}.{os.getpid()}"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o600, dir_fd=directory)
-        try:
-            whole = os.write(fd, data) == len(data)
-        finally:
-            os.close(fd)
-        if whole:
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        else:
-            os.unlink(temporary, dir_fd=directory)
+        _write(directory, name, data)
         _prune(directory)
     except OSError:
         return
@@ -156,8 +146,25 @@ def _save(cache_dir: str, name: str, result: tuple[bytes, int, bool], library: s
         os.close(directory)
 
 
+def _write(directory: int, name: str, data: bytes) -> None:
+    # Two runtimes may compile the same section at once; each writes a file of its own.
+    temporary = f".{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        whole = os.write(fd, data) == len(data)
+    except OSError:
+        whole = False
+    finally:
+        os.close(fd)
+    if whole:
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    else:
+        os.unlink(temporary, dir_fd=directory)
+
+
 def _prune(directory: int) -> None:
-    """Remove the oldest entries beyond MOST, and what a killed runtime left half written."""
+    """Remove the oldest files beyond MOST; one may be what a killed runtime left half written."""
     names = os.listdir(directory)
     if len(names) <= MOST:
         return
