@@ -30,6 +30,13 @@ def resolve(bundle: str) -> str:
 
 def load(bundle: str, config: str = "config.json") -> dict[str, Any]:
     """Return the config of the bundle; `config` is relative to it, or absolute."""
+    found = read(bundle, config)
+    shape.check(found)
+    return found
+
+
+def read(bundle: str, config: str = "config.json") -> dict[str, Any]:
+    """Return the config as it was written, whatever its shape."""
     path = os.path.join(resolve(bundle), config)
     try:
         kind = os.stat(path).st_mode & S_IFMT
@@ -49,10 +56,9 @@ def load(bundle: str, config: str = "config.json") -> dict[str, Any]:
     except ConfigError as error:
         error.segments.insert(0, path)
         raise
-    shape.check(found)
     if b"\\u0000" in text:
         _refuse_nul(found)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def rootfs(config: dict[str, Any], bundle: str) -> str:

@@ -42,7 +42,7 @@ LARGEST_ERRNO = 4095  # MAX_ERRNO, linux/err.h
 UNSET_SWAPPINESS = (1 << 64) - 1  # -1 as some engines write it: leave it alone
 
 
-class Faults(ConfigError):
+class Faults(ConfigError):  # noqa: N818 - the plural of a fault is no Error
     """More than one fault; a line for each, all with the same prefix."""
 
     def __init__(self, faults: list[tuple[str, str]]) -> None:
@@ -117,8 +117,7 @@ def _is_semantic(text: str) -> bool:
     if not dash:
         return True
     return all(
-        _is_identifier(part) and (_is_number(part) or not part.isdigit())
-        for part in pre.split(".")
+        _is_identifier(part) and (_is_number(part) or not part.isdigit()) for part in pre.split(".")
     )
 
 

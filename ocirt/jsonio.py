@@ -49,7 +49,7 @@ class _Grammar:
     memo: dict[str, str] = {}  # noqa: RUF012 - asked for by older scanners
 
 
-_scan = make_scanner(_Grammar())
+_scan = make_scanner(_Grammar())  # type: ignore[arg-type]
 
 
 def parse(text: str | bytes) -> Any:
@@ -75,7 +75,7 @@ def parse(text: str | bytes) -> Any:
             value, end = _scan(body, 0)
         except SystemError:
             # The scanner words its complaint with json.decoder, if that is loaded already.
-            import json.decoder
+            import json.decoder  # noqa: F401
 
             value, end = _scan(body, 0)
     except StopIteration as stop:
@@ -130,7 +130,17 @@ def load(path: str) -> Any:
         raise
 
 
-_compact = make_encoder(None, None, encode_basestring, None, ":", ",", False, False, False)
+_compact = make_encoder(
+    None,
+    None,  # type: ignore[arg-type]
+    encode_basestring,
+    None,
+    ":",
+    ",",
+    False,
+    False,
+    False,
+)
 
 
 def dumps(value: Any, indent: int | str | None = None) -> str:
@@ -145,8 +155,7 @@ def _pretty(value: Any, margin: str, step: str) -> str:
     if isinstance(value, dict) and value:
         inner = margin + step
         items = [
-            f"{encode_basestring(key)}: {_pretty(item, inner, step)}"
-            for key, item in value.items()
+            f"{encode_basestring(key)}: {_pretty(item, inner, step)}" for key, item in value.items()
         ]
         return "{" + inner + ("," + inner).join(items) + margin + "}"
     if isinstance(value, (list, tuple)) and value:

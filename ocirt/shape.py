@@ -5,6 +5,8 @@ truth; this is the fifty lines that walk them.  What a config *means* is the bus
 `checks.py`.  To know a new field: add it to the model and run `python3 -m oci_spec.tables`.
 """
 
+# ruff: noqa: B007 - the loop variables are read when a fault is on its way up
+
 from __future__ import annotations
 
 from ocirt._generated_shape import CONFIG, PROCESS, RESOURCES
@@ -96,11 +98,10 @@ def _inside(item: Any, kind: type, detail: Any) -> None:
         else:
             _map(item, *detail)
     elif kind is str:
-        name, allowed = detail
-        if item not in allowed:
-            raise ConfigError("", _refusal(name, item, allowed))
+        if item not in detail[1]:
+            raise ConfigError("", refusal((kind, False, detail), item))
     elif not detail[0] <= item <= detail[1]:
-        raise ConfigError("", f"expected an integer from {detail[0]} to {detail[1]}")
+        raise ConfigError("", refusal((kind, False, detail), item))
 
 
 def _list(items: list[Any], kind: type, _nullable: bool, detail: Any) -> None:
@@ -137,7 +138,14 @@ def _map(items: dict[str, Any], kind: type, _nullable: bool, detail: Any) -> Non
         raise
 
 
-def _refusal(name: str, item: str, allowed: frozenset[str]) -> str:
+def refusal(rule: tuple[type, bool, Any], item: Any) -> str:
+    """Word why `item` breaks a rule of the tables."""
+    kind, _, detail = rule
+    if item.__class__ is not kind:
+        return EXPECTED[kind]
+    if kind is int:
+        return f"expected an integer from {detail[0]} to {detail[1]}"
+    name, allowed = detail
     words = WORDS.get(name)
     if words is None:
         words = "{} is not one of " + ", ".join(sorted(filter(None, allowed)))

@@ -8,13 +8,13 @@ Unknown fields are ignored, as config.md, "Extensibility" demands.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 T = TypeVar("T")
 
-Maybe = T | None
+Maybe: TypeAlias = T | None
 """A field that Go holds as pointer, list or map: `null` means the same as leaving it out."""
 
 Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]

@@ -93,9 +93,7 @@ class DeviceNode(Strict):
 class NetDevice(Strict):
     """A network device to move into the container (1.1.0)."""
 
-    host_interface_name: Text = Field(
-        alias="hostInterfaceName", description="Name on the host."
-    )
+    host_interface_name: Text = Field(alias="hostInterfaceName", description="Name on the host.")
     name: Text = Field(description="Name in the container.")
 
 
@@ -127,9 +125,7 @@ class IntelRdt(Strict):
 
     clos_id: str = Field(default="", alias="closID", description="Class of service.")
     l3_cache_schema: str = Field(default="", alias="l3CacheSchema", description="L3 cache.")
-    mem_bw_schema: str = Field(
-        default="", alias="memBwSchema", description="Memory bandwidth."
-    )
+    mem_bw_schema: str = Field(default="", alias="memBwSchema", description="Memory bandwidth.")
     schemata: Maybe[Strings] = Field(
         default=None, description="Lines for the file schemata (1.1.0)."
     )

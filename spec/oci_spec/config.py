@@ -237,9 +237,7 @@ class Config(Document):
     vm: Maybe[Anything] = Field(
         default=None, description="Containers in virtual machines (config-vm.md)."
     )
-    zos: Maybe[Anything] = Field(
-        default=None, description="What only z/OS has (config-zos.md)."
-    )
+    zos: Maybe[Anything] = Field(default=None, description="What only z/OS has (config-zos.md).")
     freebsd: Maybe[Anything] = Field(
         default=None, description="What only FreeBSD has (config-freebsd.md)."
     )

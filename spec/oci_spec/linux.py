@@ -58,12 +58,8 @@ class Device(Document):
 
     type: DeviceType = Field(description="c and u: character, b: block, p: FIFO.")
     path: str = Field(description="Absolute path in the container.")
-    major: Int64 = Field(
-        default=0, description="Major number; required unless the type is p."
-    )
-    minor: Int64 = Field(
-        default=0, description="Minor number; required unless the type is p."
-    )
+    major: Int64 = Field(default=0, description="Major number; required unless the type is p.")
+    minor: Int64 = Field(default=0, description="Minor number; required unless the type is p.")
     file_mode: Maybe[Uint32] = Field(
         default=None,
         alias="fileMode",
@@ -164,9 +160,7 @@ class CPU(Document):
 class Pids(Document):
     """Limit of the pids controller ("PIDs")."""
 
-    limit: Maybe[Int64] = Field(
-        default=None, description="Largest number of tasks; -1: no limit."
-    )
+    limit: Maybe[Int64] = Field(default=None, description="Largest number of tasks; -1: no limit.")
 
 
 class WeightDevice(Document):

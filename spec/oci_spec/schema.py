@@ -1,6 +1,6 @@
 """Print the JSON Schema of a document.
 
-    python3 -m oci_spec.schema [config|state|process-state|features|cdi]
+python3 -m oci_spec.schema [config|state|process-state|features|cdi]
 """
 
 from __future__ import annotations
