@@ -23,9 +23,16 @@ int op_symlink(struct init *in, const struct op *op)
 	return symlinkat(op->arg[0].s, dir, name) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-/* Put a mount on the regular file dir/name, made when missing.  Anything else of that name is
- * the image's, and no place for a device. */
-int place_tree(int tree, int dir, const char *name)
+static bool same_device(const struct stat *st, mode_t mode, dev_t device)
+{
+	if ((st->st_mode & S_IFMT) != (mode & S_IFMT))
+		return false;
+	return !(S_ISCHR(mode) || S_ISBLK(mode)) || st->st_rdev == device;
+}
+
+/* Put a mount of a device on the file dir/name, made when missing.  What else may be there is a
+ * node of the same device, which is perhaps of no use for the options of the image's mount. */
+static int place_tree(int tree, const struct stat *device, int dir, const char *name)
 {
 	owned_fd fd = -1;
 	struct stat st;
@@ -37,31 +44,23 @@ int place_tree(int tree, int dir, const char *name)
 		return fd;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	return S_ISREG(st.st_mode) ? sys_move_mount(tree, fd) : -EEXIST;
-}
-
-static bool same_device(const struct stat *st, mode_t mode, dev_t device)
-{
-	if ((st->st_mode & S_IFMT) != (mode & S_IFMT))
-		return false;
-	return !(S_ISCHR(mode) || S_ISBLK(mode)) || st->st_rdev == device;
+	if (!S_ISREG(st.st_mode) && !same_device(&st, device->st_mode, device->st_rdev))
+		return -EEXIST;
+	return sys_move_mount(tree, fd);
 }
 
 /* In a user namespace nobody makes devices, so the host's node is mounted; it must be the one
  * that the device rules are about. */
 static int bind_node(int dir, const char *name, const char *source, mode_t mode, dev_t device)
 {
-	owned_fd tree = -1;
+	owned_fd tree = sys_open_tree(AT_FDCWD, source, TREE_CLONE);
 	struct stat st;
 
-	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && same_device(&st, mode, device))
-		return 0;
-	tree = sys_open_tree(AT_FDCWD, source, TREE_CLONE);
 	if (tree < 0)
 		return tree;
 	if (fstat(tree, &st) < 0)
 		return -errno;
-	return same_device(&st, mode, device) ? place_tree(tree, dir, name) : -ENODEV;
+	return same_device(&st, mode, device) ? place_tree(tree, &st, dir, name) : -ENODEV;
 }
 
 /* A set-group-id directory or a default ACL has its own mind about what is made in it. */
@@ -142,11 +141,14 @@ static int bind_console(const struct init *in, int slave)
 {
 	const char *name;
 	owned_fd dir = root_parent(in, "/dev/console", &name), tree = -1;
+	struct stat st;
 
 	if (dir < 0)
 		return dir;
+	if (fstat(slave, &st) < 0)
+		return -errno;
 	tree = sys_open_tree(slave, "", TREE_CLONE | EMPTY_PATH);
-	return tree < 0 ? tree : place_tree(tree, dir, name);
+	return tree < 0 ? tree : place_tree(tree, &st, dir, name);
 }
 
 static int take_terminal(int slave)

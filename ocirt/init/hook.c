@@ -130,7 +130,8 @@ static bool wait_exit(const struct init *in, pid_t pid, int64_t timeout, int *st
 		/* Without a pidfd (a seccomp profile may forbid it) we look now and then. */
 		if (exited < 0 && left > 10)
 			left = 10;
-		poll(polls, 2, left > 1000 ? 1000 : (int)left);
+		if (poll(polls, 2, left > 1000 ? 1000 : (int)left) < 0 && errno != EINTR)
+			return waitpid(pid, status, 0) < 0;
 		if (polls[1].revents) {
 			kill(-pid, SIGKILL);
 			_exit(1);

@@ -8,13 +8,19 @@
 /* What an errno cannot say goes along with a failure: a hook's output, a sentence from the spec. */
 #define TEXT_MOST 9216
 
+/* A mount that covers masked paths: moved onto the first one, cloned from there for the others. */
+struct shade {
+	int tree; /* -errno: there is none */
+	bool placed;
+};
+
 struct init {
 	int sock;      /* to the runtime; -1 behind the gate */
 	int proc;      /* root of the runtime's procfs, verified; -1 behind the gate */
 	int own_proc;  /* a procfs of our own without mounts in it, made when proc has some */
 	int root;      /* the rootfs once op rootfs has run */
-	int null_tree; /* the host's /dev/null as a mount, verified; -errno */
-	int mask_tree; /* the tmpfs that covers masked directories; -1 before the first */
+	struct shade null; /* the host's /dev/null, verified */
+	struct shade empty; /* the tmpfs for masked directories, made for the first */
 	bool in_proc;  /* the working directory is proc */
 	bool chdir_again;
 	bool guarded;  /* not dumpable, since a namespace was joined */
@@ -91,5 +97,4 @@ bool has_magic(int fd, long magic);
 
 /* --- mounts: mount.c, copyup.c */
 int enter_proc(struct init *in);
-int place_tree(int tree, int dir, const char *name);
 int copy_up(const struct init *in, int from, int to);

@@ -17,8 +17,8 @@
 /* linux/net.h: SCM_MAX_FD */
 #define MOST_FDS 253
 
-static struct init state = { .proc = -1, .own_proc = -1, .root = -1, .null_tree = -EBADF,
-			     .mask_tree = -1, .fail_index = -1 };
+static struct init state = { .proc = -1, .own_proc = -1, .root = -1, .null.tree = -EBADF,
+			     .empty.tree = -EBADF, .fail_index = -1 };
 
 #define ENTRY(code, name, types) [code] = op_##name,
 static int (*const HANDLERS[OP_LARGEST_CODE + 1])(struct init *, const struct op *) = {
@@ -227,11 +227,26 @@ static int perform(struct init *in, const struct op *op)
 	return HANDLERS[op->code](in, op);
 }
 
+/* Behind the gate there is only the container's stderr, and nobody to word it. */
+static void __attribute__((noreturn)) report_late(struct init *in, uint32_t index, int number)
+{
+	in->text_bytes = 0;
+	say(in, "ocirt: op ");
+	say_number(in, index);
+	say(in, ": ");
+	say_error(in, number);
+	say(in, "\n");
+	(void)!write(2, in->text, in->text_bytes);
+	_exit(255);
+}
+
 static void __attribute__((noreturn)) fail(struct init *in, const struct op *op, int r)
 {
 	uint32_t index = in->fail_index < 0 ? op->index : (uint32_t)in->fail_index;
 
 	(void)send_reply(in, REPLY_FAIL, index, r < 0 ? -r : 0, in->text, in->text_bytes);
+	if (in->sock < 0)
+		report_late(in, index, r < 0 ? -r : 0);
 	_exit(1);
 }
 

@@ -91,8 +91,9 @@ int op_rootfs(struct init *in, const struct op *op)
 		if (mount(path, path, NULL, MS_BIND | MS_REC, NULL) < 0)
 			return -errno;
 	}
+	cleanup_close(&in->root);
 	in->root = result(open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-	in->null_tree = null_device();
+	in->null.tree = null_device();
 	return in->root < 0 ? in->root : 0;
 }
 
@@ -287,22 +288,21 @@ static int empty_tmpfs(void)
 	return sys_fsmount(fs, ATTR_RDONLY);
 }
 
-/* Cover fd with *cover.  The first use moves it; a mount that is in place can be cloned (one
- * that is not, only since Linux 6.15), so the others are clones of the first.  One tmpfs for all:
- * some machines mask a directory per CPU. */
-static int cover(int fd, int *tree, bool *in_place)
+/* Cover fd.  A mount that is in place can be cloned; one that is not, only since Linux 6.15.  One
+ * tmpfs for all directories: some machines mask one per CPU. */
+static int cover(int fd, struct shade *shade)
 {
 	owned_fd clone = -1;
 	int r;
 
-	if (*tree < 0)
-		return *tree;
-	if (!*in_place) {
-		r = sys_move_mount(*tree, fd);
-		*in_place = r == 0;
+	if (shade->tree < 0)
+		return shade->tree;
+	if (!shade->placed) {
+		r = sys_move_mount(shade->tree, fd);
+		shade->placed = r == 0;
 		return r;
 	}
-	clone = sys_open_tree(*tree, "", TREE_CLONE | EMPTY_PATH);
+	clone = sys_open_tree(shade->tree, "", TREE_CLONE | EMPTY_PATH);
 	return clone < 0 ? clone : sys_move_mount(clone, fd);
 }
 
@@ -311,7 +311,6 @@ static int cover(int fd, int *tree, bool *in_place)
  * kernel lacks needs no hiding. */
 int op_mask(struct init *in, const struct op *op)
 {
-	static bool null_in_place, tmpfs_in_place;
 	owned_fd fd = root_open(in, op->arg[0].s, O_PATH, 0);
 	struct stat st;
 
@@ -322,10 +321,10 @@ int op_mask(struct init *in, const struct op *op)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISDIR(st.st_mode))
-		return cover(fd, &in->null_tree, &null_in_place);
-	if (in->mask_tree < 0)
-		in->mask_tree = empty_tmpfs();
-	return cover(fd, &in->mask_tree, &tmpfs_in_place);
+		return cover(fd, &in->null);
+	if (in->empty.tree < 0)
+		in->empty.tree = empty_tmpfs();
+	return cover(fd, &in->empty);
 }
 
 /* READONLY path

@@ -15,6 +15,8 @@ static struct {
 } pending[MOST_PENDING];
 static int pending_count;
 
+static int joined(struct init *in, int type);
+
 static int retry_pending(struct init *in)
 {
 	for (int i = 0; i < pending_count; i++)
@@ -22,8 +24,26 @@ static int retry_pending(struct init *in)
 			in->fail_index = pending[i].index;
 			return -errno;
 		}
+	for (int i = 0; i < pending_count; i++)
+		if (pending[i].type == CLONE_NEWNS) {
+			pending_count = 0;
+			return joined(in, CLONE_NEWNS);
+		}
 	pending_count = 0;
 	return 0;
+}
+
+/* A mount namespace comes with a root of its own; a user namespace with rights over others. */
+static int joined(struct init *in, int type)
+{
+	if (type == CLONE_NEWUSER)
+		return retry_pending(in);
+	if (type != CLONE_NEWNS)
+		return 0;
+	in->in_proc = false;
+	cleanup_close(&in->root);
+	in->root = result(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+	return in->root < 0 ? in->root : 0;
 }
 
 /* JOIN fd nstype may_retry
@@ -37,12 +57,8 @@ int op_join(struct init *in, const struct op *op)
 	if (!in->guarded && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return -errno;
 	in->guarded = true;
-	if (setns(fd, type) == 0) {
-		/* setns moves the working directory as well. */
-		if (type & CLONE_NEWNS)
-			in->in_proc = false;
-		return type == CLONE_NEWUSER ? retry_pending(in) : 0;
-	}
+	if (setns(fd, type) == 0)
+		return joined(in, type);
 	if (errno != EPERM || !op->arg[2].i || pending_count == MOST_PENDING)
 		return -errno;
 	pending[pending_count].fd = fd;

@@ -191,7 +191,7 @@ static void shrink(struct init *in)
 	uintptr_t start = (uintptr_t)in->part, end = (uintptr_t)in->program_op & ~(page - 1);
 	uintptr_t stack = (uintptr_t)__builtin_frame_address(0) & ~(page - 1);
 
-	if (in->program_op && start < end) {
+	if (in->program_op >= in->part && start < end && end < start + in->part_bytes) {
 		munmap(in->part, end - start);
 		in->part += end - start;
 		in->part_bytes -= end - start;
@@ -211,7 +211,7 @@ static int close_rest(struct init *in, int *fifo, unsigned preserve)
 			return -errno;
 		*fifo = moved;
 	}
-	in->sock = in->proc = in->root = in->null_tree = in->mask_tree = in->own_proc = -1;
+	in->sock = in->proc = in->root = in->null.tree = in->empty.tree = in->own_proc = -1;
 	return sys_close_range(first + 1, ~0u, 0);
 }
 
