@@ -15,35 +15,34 @@ static struct {
 } pending[MOST_PENDING];
 static int pending_count;
 
-static int joined(struct init *in, int type);
-
-static int retry_pending(struct init *in)
+/* A mount namespace has a root of its own, which is then the working directory too. */
+static int enter_root(struct init *in)
 {
-	for (int i = 0; i < pending_count; i++)
-		if (setns(pending[i].fd, pending[i].type) < 0) {
-			in->fail_index = pending[i].index;
-			return -errno;
-		}
-	for (int i = 0; i < pending_count; i++)
-		if (pending[i].type == CLONE_NEWNS) {
-			pending_count = 0;
-			return joined(in, CLONE_NEWNS);
-		}
-	pending_count = 0;
-	return 0;
-}
-
-/* A mount namespace comes with a root of its own; a user namespace with rights over others. */
-static int joined(struct init *in, int type)
-{
-	if (type == CLONE_NEWUSER)
-		return retry_pending(in);
-	if (type != CLONE_NEWNS)
-		return 0;
 	in->in_proc = false;
 	cleanup_close(&in->root);
 	in->root = result(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 	return in->root < 0 ? in->root : 0;
+}
+
+static int enter(struct init *in, int fd, int type)
+{
+	if (setns(fd, type) < 0)
+		return -errno;
+	return type == CLONE_NEWNS ? enter_root(in) : 0;
+}
+
+static int retry_pending(struct init *in)
+{
+	for (int i = 0; i < pending_count; i++) {
+		int r = enter(in, pending[i].fd, pending[i].type);
+
+		if (r < 0) {
+			in->fail_index = pending[i].index;
+			return r;
+		}
+	}
+	pending_count = 0;
+	return 0;
 }
 
 /* JOIN fd nstype may_retry
@@ -52,15 +51,16 @@ static int joined(struct init *in, int type)
  * to look at our descriptors (CVE-2016-9962). */
 int op_join(struct init *in, const struct op *op)
 {
-	int fd = slot_fd(in, op->arg[0].i), type = (int)op->arg[1].i;
+	int fd = slot_fd(in, op->arg[0].i), type = (int)op->arg[1].i, r;
 
 	if (!in->guarded && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return -errno;
 	in->guarded = true;
-	if (setns(fd, type) == 0)
-		return joined(in, type);
-	if (errno != EPERM || !op->arg[2].i || pending_count == MOST_PENDING)
-		return -errno;
+	r = enter(in, fd, type);
+	if (r == 0 && type == CLONE_NEWUSER)
+		return retry_pending(in);
+	if (r != -EPERM || !op->arg[2].i || pending_count == MOST_PENDING)
+		return r;
 	pending[pending_count].fd = fd;
 	pending[pending_count].type = type;
 	pending[pending_count++].index = (int)op->index;
