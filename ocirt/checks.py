@@ -346,10 +346,9 @@ def _path(place: str, path: str, say: Say, *, relative: bool = False) -> None:
 
 
 def process(subject: Subject, say: Say) -> None:
-    """Something to run, somewhere to run it."""
+    """Something to run, somewhere to run it; a config without a process ends at its start."""
     section = subject.process
     if not section:
-        say("process", "process property must not be empty")
         return
     cwd = section["cwd"]
     if not cwd:

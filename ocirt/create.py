@@ -267,7 +267,8 @@ def _close(fds: list[int]) -> None:
 
 
 def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> None:
-    text = state_text(container, state.CREATING, pid)
+    # "created", as the specification numbers its steps: creating is step 2, these hooks are 3 and 4.
+    text = state_text(container, state.CREATED, pid)
     hooks = config.get("hooks") or {}
     if not (hooks.get("prestart") or hooks.get("createRuntime")):
         return

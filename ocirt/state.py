@@ -15,10 +15,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from errno import ENOENT, ENOTDIR
 
 from ocirt import jsonio
 from ocirt.document import SPEC_VERSION
-from ocirt.errors import Error, Exists, NotFound, StateError
+from ocirt.errors import Error, Exists, KernelError, NotFound, StateError
 from ocirt.kernel import procfs
 
 TYPE_CHECKING = False
@@ -229,8 +230,10 @@ def load(root: str, container_id: str) -> Container:
     path = os.path.join(root, container_id, "state.json")
     try:
         record = jsonio.load(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound from None
+    except KernelError as error:
+        if error.errno in (ENOENT, ENOTDIR):
+            raise NotFound from None
+        raise
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise StateError(f"{path}: written by another version of ocirt")
     return Container(root, container_id, record)

@@ -150,8 +150,8 @@ _IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _UNLESS_EQUAL = 0x55  # BPF_JMP | BPF_JNE | BPF_K
 _EXIT = 0x95  # BPF_JMP | BPF_EXIT
 
-_VERDICT, _CONTEXT, _TYPE, _ASKED, _MAJOR, _MINOR = range(6)  # registers
-_SCRATCH = _CONTEXT  # once everything is loaded
+_VERDICT, _CONTEXT, _TYPE, _ASKED, _SCRATCH = range(5)  # registers
+_AT_MAJOR, _AT_MINOR = 4, 8  # in struct bpf_cgroup_dev_ctx; access_type is at 0
 
 
 def program(rules: Iterable[dict[str, Any]]) -> bytes | None:
@@ -168,8 +168,6 @@ def program(rules: Iterable[dict[str, Any]]) -> bytes | None:
         _insn(_COPY, _ASKED, _TYPE),
         _insn(_AND, _TYPE, value=0xFFFF),
         _insn(_SHIFT_RIGHT, _ASKED, value=16),
-        _insn(_LOAD, _MAJOR, _CONTEXT, 4),
-        _insn(_LOAD, _MINOR, _CONTEXT, 8),
     ]
     for kind, major, minor, access, _ in exceptions:
         code += _exception(allow, TYPES[kind], major, minor, access)
@@ -193,7 +191,11 @@ def _exception(
     elif access != ALL:
         block.insert(0, _insn(_UNLESS_EQUAL, _ASKED, offset=len(block), value=0))
         block.insert(0, _insn(_AND, _ASKED, value=~access))
-    for register, number in ((_MINOR, minor), (_MAJOR, major), (_TYPE, kind)):
+    # Numbers are loaded for each comparison: kept in a register, they would make the kernel's
+    # verifier follow every block once for each outcome of all the blocks before it.
+    for at, number in ((_AT_MINOR, minor), (_AT_MAJOR, major)):
         if number is not None:
-            block.insert(0, _insn(_UNLESS_EQUAL, register, offset=len(block), value=number))
+            block.insert(0, _insn(_UNLESS_EQUAL, _SCRATCH, offset=len(block), value=number))
+            block.insert(0, _insn(_LOAD, _SCRATCH, _CONTEXT, at))
+    block.insert(0, _insn(_UNLESS_EQUAL, _TYPE, offset=len(block), value=kind))
     return block

@@ -25,7 +25,7 @@
 #define ROOT_CHROOT 2
 #define LSM_APPARMOR 0
 #define LSM_SELINUX 1
-#define OP_LARGEST_CODE 68
+#define OP_LARGEST_CODE 69
 #define OP_MOST_ARGS 8
 #define OP_JOIN 1
 #define OP_OPEN_TREE 2
@@ -80,6 +80,7 @@
 #define OP_GATE 66
 #define OP_CLOSE_FDS 67
 #define OP_EXEC 68
+#define OP_EXIT 69
 /* X(CODE, handler, argument types) */
 #define OP_TABLE(X) \
   X(1, join, "fii") \
@@ -134,7 +135,8 @@
   X(65, program, "sll") \
   X(66, gate, "fi") \
   X(67, close_fds, "i") \
-  X(68, exec, "")
+  X(68, exec, "") \
+  X(69, exit, "i")
 /* join: fd nstype may_retry */
 /* open_tree: slot path recursive */
 /* idmap: slot uid_map gid_map recursive */
@@ -182,3 +184,4 @@
 /* program: name argv env */
 /* gate: fifo preserve */
 /* close_fds: preserve */
+/* exit: status */

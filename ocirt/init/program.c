@@ -224,10 +224,13 @@ int op_gate(struct init *in, const struct op *op)
 	char byte;
 	ssize_t n;
 
+	handle_signals(leave);
+	r = reply(in, REPLY_DONE, op->index, 0);
+	if (r < 0)
+		_exit(1);
 	r = close_rest(in, &fifo, (unsigned)op->arg[1].i);
 	if (r < 0)
 		return r;
-	handle_signals(leave);
 	shrink(in);
 	do
 		n = read(fifo, &byte, 1);
@@ -245,6 +248,14 @@ int op_close_fds(struct init *in, const struct op *op)
 {
 	(void)in;
 	return sys_close_range(3 + (unsigned)op->arg[0].i, ~0u, RANGE_CLOEXEC);
+}
+
+/* EXIT status
+ * The end of a container that has no program. */
+int op_exit(struct init *in, const struct op *op)
+{
+	(void)in;
+	_exit((int)op->arg[0].i);
 }
 
 /* EXEC

@@ -33,7 +33,7 @@ FIRST_TREE = 512
 SIGKILL = 9
 
 
-def _no_cgroup(dest: str, options: list[str], private: bool) -> list[tuple[str, str, str, str]]:
+def _no_cgroup(dest: str, private: bool) -> list[tuple[str, str, str, str]]:
     """What a mount of type cgroup comes to for a container that has none: an empty directory."""
     return [("tmpfs", "tmpfs", dest, "mode=755")]
 
@@ -70,9 +70,7 @@ class Context:
         self.attach_files: list[tuple[str, str]] = []
         self.cgroup_word = ""
         self.cgroup_program: bytes | None = None
-        self.cgroup_mounts: Callable[[str, list[str], bool], list[tuple[str, str, str, str]]] = (
-            _no_cgroup
-        )
+        self.cgroup_mounts: Callable[[str, bool], list[tuple[str, str, str, str]]] = _no_cgroup
         self.slots: dict[str, int] = {}
 
     def new_slot(self, word: str) -> int:
@@ -103,7 +101,7 @@ def _reopen_null(config: dict[str, Any], context: Context) -> list[Op]:
 
 
 def _console(config: dict[str, Any], context: Context) -> list[Op]:
-    process = config["process"]
+    process = config.get("process") or {}
     if not process.get("terminal"):
         return []
     size = process.get("consoleSize") or {}
@@ -178,8 +176,8 @@ INSIDE: tuple[Stage, ...] = (
     _plain(identity.scheduling),
     _ready,                      # rlimits are set now, so that they bind the program, not us
     _on_host(identity.selinux),
-    _seccomp_early,              # without no_new_privs the kernel wants CAP_SYS_ADMIN for it
     _enter_early,                # root enters what is closed to the user; EACCES is tried again
+    _seccomp_early,              # without no_new_privs the kernel wants CAP_SYS_ADMIN for it
     _on_host(identity.bounding),
     _on_host(identity.become),   # stdio owner, groups, ids, capabilities
     _death_signal,               # after the ids: their change clears it

@@ -61,7 +61,7 @@ def before_pivot(config: dict[str, Any], context: Context) -> list[Op]:
         ops.append(
             Op("ask", (ASK_HOOKS,), "hooks.createRuntime", "prestart and createRuntime hooks")
         )
-    return ops + _inside(config, context, "createContainer", "creating")
+    return ops + _inside(config, context, "createContainer", "created")
 
 
 def at_start(config: dict[str, Any], context: Context) -> list[Op]:

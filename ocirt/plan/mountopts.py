@@ -9,7 +9,6 @@ runtime-spec, config.md, "Linux mount options"; mount(8), mount_setattr(2).
 
 from __future__ import annotations
 
-from ocirt.errors import ConfigError
 from ocirt.kernel import consts as k
 
 # option: (flag of mount(2), whether the option sets it, attribute of mount_setattr(2) or 0)
@@ -101,7 +100,8 @@ class Options:
     rchange         whether there is any recursive attribute
     idmap           None, or whether the id mapping is recursive
     copy_up         tmpcopyup was asked for
-    data            what is left for the file system, joined by commas
+    data            what is left for the file system, joined by commas; on a bind mount the kernel
+                    ignores it, and so do runc 1.1, crun and we: engines send it
     """
 
     __slots__ = (
@@ -150,10 +150,6 @@ def parse(options: list[str]) -> Options:
         elif option:
             data.append(option)
     found.data = ",".join(data)
-    if found.bind is not None and data:
-        raise ConfigError(
-            f"bind mounts cannot have any filesystem-specific options applied: {found.data}"
-        )
     return found
 
 

@@ -238,7 +238,7 @@ def _cgroup(dest: str, options: Options, where: str, context: Context) -> list[O
     read_only = options.flags & k.MS_RDONLY
     private = context.namespaces.has("cgroup")
     ops: list[Op] = []
-    steps = context.cgroup_mounts(dest, [], private)
+    steps = context.cgroup_mounts(dest, private)
     attributes = options.set & ~k.MOUNT_ATTR_RDONLY
     for kind, source, target, data in steps:
         if kind == "bind":

@@ -115,6 +115,7 @@ OPS: tuple[tuple[int, str, str, str], ...] = (
     (66, "gate",        "fi",      "fifo preserve"),
     (67, "close_fds",   "i",       "preserve"),
     (68, "exec",        "",        ""),
+    (69, "exit",        "i",       "status"),
 )  # fmt: skip
 
 # `how` of mount, bind and mkdir: what to make of the destination

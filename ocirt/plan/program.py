@@ -66,8 +66,8 @@ def listen_fds(environ: dict[str, str], pid: int) -> int:
 
 def make_cwd(config: dict[str, Any]) -> list[Op]:
     """Create a missing working directory, owned by root."""
-    cwd = config["process"]["cwd"]
-    return [] if cwd == "/" else [Op("mkdir", (cwd, 0o755, MAKE_DIR), "process.cwd", cwd)]
+    cwd = _cwd(config)
+    return [] if cwd in ("", "/") else [Op("mkdir", (cwd, 0o755, MAKE_DIR), "process.cwd", cwd)]
 
 
 def enter_cwd(config: dict[str, Any], early: bool) -> list[Op]:
@@ -76,13 +76,21 @@ def enter_cwd(config: dict[str, Any], early: bool) -> list[Op]:
     Twice: early as root, who may enter what is closed to the user; then, only if root was refused
     (a home on NFS that squashes root), as the user.
     """
-    cwd = config["process"]["cwd"]
-    return [Op("chdir", (cwd, int(early)), "process.cwd", cwd)]
+    cwd = _cwd(config)
+    return [Op("chdir", (cwd, int(early)), "process.cwd", cwd)] if cwd else []
+
+
+def _cwd(config: dict[str, Any]) -> str:
+    """Return the working directory; nothing for a config that has no process."""
+    cwd: str = (config.get("process") or {}).get("cwd") or ""
+    return cwd
 
 
 def find(config: dict[str, Any], listen: int = 0) -> list[Op]:
     """Look up HOME and the program; listen: descriptors of socket activation."""
-    process = config["process"]
+    process = config.get("process")
+    if not process:
+        return []
     args = process.get("args")
     if not args:
         raise ConfigError("process.args", "args must not be empty")
@@ -106,7 +114,13 @@ def gate(preserve: int) -> list[Op]:
 
 
 def run(config: dict[str, Any]) -> list[Op]:
-    """Become the program."""
+    """Become the program.
+
+    A config may lack the process until `start` (config.md, "Process").  Such a container ends as
+    soon as it is started, as with crun; runc refuses to create it.
+    """
+    if not config.get("process"):
+        return [Op("exit", (0,), "process", "no process")]
     return [Op("exec", (), "process.args", " ".join(config["process"]["args"]))]
 
 
