@@ -17,6 +17,7 @@ from ocirt.document import SPEC_VERSION
 from ocirt.errors import At, Error
 from ocirt.kernel import procfs
 from ocirt.launch import Init
+from ocirt.plan import identity
 from ocirt.plan.host import Host
 from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_READY, ASK_SECCOMP
 from ocirt.undo import Undo
@@ -51,13 +52,20 @@ class Wish:
 
 
 class Made:
-    """A container that has just been made: the record, its init's pid, and the terminal's master or -1."""
+    """A container that has just been made.
 
-    def __init__(self, container: Container, pid: int, console: int, warnings: list[str]) -> None:
+    pid: of its init.  console: the terminal's master side, or -1.  warnings: what the config asks
+    for and was left out.  notes: what the kernel refused without harm.
+    """
+
+    def __init__(
+        self, container: Container, init: Init, console: int, warnings: list[str]
+    ) -> None:
         self.container = container
-        self.pid = pid
+        self.pid = init.pid
         self.console = console
         self.warnings = warnings
+        self.notes = init.warnings
 
 
 class Draft:
@@ -103,6 +111,14 @@ class Draft:
             context.cgroup_program = manager.device_program(self.linux.get("resources") or {})
             context.cgroup_mounts = manager.mounts
         return context
+
+    def warnings(self) -> list[str]:
+        """Word what the config asks for and will not get, though that is no reason to refuse it."""
+        found = identity.warnings(self.config, self.context.host)
+        if self.manager is not None:
+            ignored = self.manager.ignored(self.linux.get("resources") or {})
+            found += [f"{place}: not supported by this kernel's cgroups, ignored" for place in ignored]
+        return found
 
     def namespace_files(self) -> list[tuple[str, str]]:
         """Return (word, path) of the namespaces to be joined."""
@@ -239,7 +255,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
             state.write_whole(os.path.abspath(wish.pid_file), str(init.pid), 0o666 & ~_umask())
     console, init.console = init.console, -1
     init.close()
-    return Made(container, init.pid, console, init.warnings)
+    return Made(container, init, console, draft.warnings())
 
 
 def _oom(manager: Manager | None) -> Error | None:

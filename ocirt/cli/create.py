@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ocirt import log
-from ocirt.create import Wish, create
+from ocirt.create import Made, Wish, create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,13 @@ def run(arguments: Arguments, settings: Settings) -> int:
     """Create the container; 0, or an Error."""
     request = wish(arguments, settings)
     settings.ensure_root()
-    for warning in create(request).warnings:
-        log.warning(warning)
+    report(create(request))
     return 0
+
+
+def report(made: Made) -> None:
+    """Log what was left out; what the kernel refused without harm, only for those who look."""
+    for warning in made.warnings:
+        log.warning(warning)
+    for note in made.notes:
+        log.debug(note)

@@ -29,14 +29,14 @@ def run(arguments: Arguments, settings: Settings) -> int:
     settings.ensure_root()
     if wish.detach:
         made = create_container(wish)
-        _warn(made.warnings)
+        create.report(made)
         container.poststart(made.container)
         return 0
     from ocirt.console import Foreground
 
     foreground = Foreground()  # before the container, so that no signal falls between
     made = create_container(wish)
-    _warn(made.warnings)
+    create.report(made)
     try:
         container.poststart(made.container)
         code = foreground.wait(made.pid, made.console)
@@ -45,10 +45,6 @@ def run(arguments: Arguments, settings: Settings) -> int:
         raise
     made.container.unlock()
     if not arguments.keep:
-        _warn([str(error) for error in container.delete(wish.root, wish.container_id, force=True)])
+        for failure in container.delete(wish.root, wish.container_id, force=True):
+            log.warning(str(failure))
     return code
-
-
-def _warn(warnings: list[str]) -> None:
-    for warning in warnings:
-        log.warning(warning)
