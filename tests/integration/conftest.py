@@ -289,3 +289,18 @@ class Builder:
 @pytest.fixture
 def bundle(workdir, rootfs):
     return Builder(workdir, rootfs)
+
+
+@pytest.fixture
+def host_mount(runtime):
+    """Mount on the machine: `host_mount("-t", "tmpfs", "none", path)`; undone afterwards."""
+    made = []
+
+    def mount(*args):
+        subprocess.run(["mount", *args], check=True, timeout=20)
+        made.append(args[-1])
+        return args[-1]
+
+    yield mount
+    for path in reversed(made):
+        subprocess.run(["umount", "-l", path], check=True, timeout=20)

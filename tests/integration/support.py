@@ -561,3 +561,24 @@ class Mount:
 def mount_table(text):
     """Parse mountinfo: mount point → Mount, the topmost where several lie on each other."""
     return {mount.point: mount for mount in map(Mount, text.strip().splitlines())}
+
+
+def bind(source, destination, *options):
+    """Return a bind mount of the config."""
+    kind = [] if {"bind", "rbind"} & set(options) else ["bind"]
+    return {
+        "destination": destination,
+        "type": "bind",
+        "source": str(source),
+        "options": [*kind, *options],
+    }
+
+
+def tmpfs(destination, *options):
+    """Return a tmpfs mount of the config."""
+    return {
+        "destination": destination,
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": list(options),
+    }
