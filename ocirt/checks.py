@@ -43,14 +43,14 @@ UNSET_SWAPPINESS = (1 << 64) - 1  # -1 as some engines write it: leave it alone
 
 
 class Faults(ConfigError):  # noqa: N818 - the plural of a fault is no Error
-    """More than one fault; a line for each, all with the same prefix."""
+    """More than one fault, on one line: callers take a message to be one."""
 
     def __init__(self, faults: list[tuple[str, str]]) -> None:
         super().__init__()
         self.faults = faults
 
     def __str__(self) -> str:
-        return "\n".join(": ".join([*self.segments, *fault]) for fault in self.faults)
+        return ": ".join([*self.segments, "; ".join(": ".join(fault) for fault in self.faults)])
 
 
 class Subject:
@@ -72,7 +72,7 @@ class Subject:
 
 
 def run(config: dict[str, Any], *, rootless: bool = False) -> None:
-    """Raise ConfigError when the config has faults: one, or a `Faults` with a line for each."""
+    """Raise ConfigError when the config has faults: one, or `Faults`."""
     found = faults(config, rootless=rootless)
     if len(found) == 1:
         raise ConfigError(*found[0])

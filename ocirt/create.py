@@ -120,9 +120,10 @@ class Draft:
             found += [f"{place}: not supported by this kernel's cgroups, ignored" for place in ignored]
         return found
 
-    def namespace_files(self) -> list[tuple[str, str]]:
-        """Return (word, path) of the namespaces to be joined."""
-        return [(f"ns.{kind}", path) for kind, path in self.context.namespaces.joined.items()]
+    def joined(self) -> list[tuple[str, str, str]]:
+        """Return (word, path, place in the config) of the namespaces to be joined."""
+        spaces = self.context.namespaces
+        return [(f"ns.{kind}", path, spaces.where[kind]) for kind, path in spaces.joined.items()]
 
 
 def _listen_fds() -> int:
@@ -202,7 +203,9 @@ def _make(draft: Draft, undo: Undo) -> Made:
         undo.add(manager.kill, 9)
     undo.add(init.kill)
     init.spawn()
-    outside = [(word, _open(path, os.O_RDONLY, fds)) for word, path in draft.namespace_files()]
+    outside = [
+        (word, _open(path, os.O_RDONLY, fds, where)) for word, path, where in draft.joined()
+    ]
     if manager and manager.cgroup_dir():
         outside.append(
             ("cgroup", _open(str(manager.cgroup_dir()), os.O_RDONLY | os.O_DIRECTORY, fds))
@@ -270,8 +273,8 @@ def _umask() -> int:
     return mask
 
 
-def _open(path: str, flags: int, fds: list[int]) -> int:
-    with At(path):
+def _open(path: str, flags: int, fds: list[int], where: str = "linux.cgroupsPath") -> int:
+    with At(where):
         fd = os.open(path, flags | os.O_CLOEXEC)
     fds.append(fd)
     return fd
@@ -300,20 +303,22 @@ def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> No
 
 
 def _set_rlimits(pid: int, config: dict[str, Any]) -> None:
-    if not (config.get("process") or {}).get("rlimits"):
+    section = (config.get("process") or {}).get("rlimits")
+    if not section:
         return
     from resource import prlimit
 
     from ocirt.plan.identity import rlimits
 
-    for number, soft, hard, where in rlimits(config):
+    for entry, (number, soft, hard, where) in zip(section, rlimits(config), strict=True):
         try:
             prlimit(pid, number, (soft, hard))
         except PermissionError:
             limit = prlimit(pid, number)[1]
             raise Error(
                 where,
-                f"error setting rlimit type {number}: hard limit {hard} is above ours, {limit}",
+                f"error setting rlimit type {number}",
+                f"{entry['type']} {hard} is above our own hard limit {limit}",
                 "operation not permitted",
             ) from None
         except ValueError as error:

@@ -93,6 +93,7 @@ def parse(text: str | bytes) -> Any:
         what = error.msg[:1].lower() + error.msg[1:]  # type: ignore[attr-defined]
         raise ConfigError(_place(text, start + at), what) from None
     if end != len(body):
+        end = body.index(body[end:].lstrip(" \t\n\r"), end)
         raise ConfigError(_place(text, start + end), "unexpected text after the value")
     if "\\ud" in body or "\\uD" in body:
         _refuse_surrogates(value)
@@ -178,7 +179,7 @@ def _place(text: str, at: int) -> str:
 
 def _refuse_depth(value: Any) -> None:
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         level = [
             item
             for held in level

@@ -10,6 +10,7 @@ until the command has succeeded, unless the caller asks to see them (`--debug`, 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
@@ -37,7 +38,10 @@ def configure(path: str = "", *, json: bool = False, level: int = ERROR) -> None
     _held.clear()
     if path:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_SYNC | os.O_CLOEXEC
-        _fd = os.open(path, flags, 0o644)
+        fd = os.open(path, flags, 0o644)
+        # Out of the way of the descriptors that a caller hands over (--preserve-fds).
+        _fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 256)
+        os.close(fd)
 
 
 def error(message: str) -> None:

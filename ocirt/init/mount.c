@@ -209,6 +209,13 @@ static int verify_moved(const struct init *in, const char *dest, unsigned how,
 	return st.mount_id == tree->mount_id && st.ino == tree->ino ? 0 : -EXDEV;
 }
 
+static bool is_directory(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static int bind_tree(const struct init *in, int tree, const struct op *op)
 {
 	const char *dest = op->arg[2].s;
@@ -228,6 +235,9 @@ static int bind_tree(const struct init *in, int tree, const struct op *op)
 	fd = root_make(in, dest, how, 0755, NULL);
 	if (fd < 0)
 		return fd;
+	/* move_mount says EINVAL, which tells nobody what is wrong. */
+	if (is_directory(fd) != S_ISDIR(st.mode))
+		return -ENOTDIR;
 	r = sys_move_mount(tree, fd);
 	return r < 0 ? r : verify_moved(in, dest, how, &st);
 }

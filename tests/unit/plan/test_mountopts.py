@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ocirt.errors import ConfigError
 from ocirt.kernel import consts as k
 from ocirt.plan import mountopts
 
@@ -51,11 +50,6 @@ def test_propagation_keeps_its_order() -> None:
 
 def test_what_no_table_knows_is_data() -> None:
     assert mountopts.parse(["mode=755", "nosiud", "size=1k"]).data == "mode=755,nosiud,size=1k"
-
-
-def test_a_bind_takes_no_data() -> None:
-    with pytest.raises(ConfigError, match="filesystem-specific options applied: size=1k"):
-        mountopts.parse(["bind", "size=1k"])
 
 
 def test_rbind_stays_recursive_after_bind() -> None:
