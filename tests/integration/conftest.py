@@ -175,8 +175,9 @@ def machine():
     _call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
     _call("mount", None, b"/", None, MS_REC | MS_SHARED, None)
     if _flavour() == "crun" and os.path.ismount("/sys/fs/cgroup/unified"):
-        # crun refuses the hybrid layout.
+        # crun refuses the hybrid layout, and without it makes plain directories there.
         _call("umount2", b"/sys/fs/cgroup/unified", MNT_DETACH)
+        _call("mount", b"none", b"/sys/fs/cgroup/unified", b"tmpfs", 0, None)
     yield
     for top in cgroup_hierarchies():
         # Not there, or others use it: both are fine.
