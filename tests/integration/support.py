@@ -307,7 +307,8 @@ class Runtime:
     def check_refusal(self, result, saying, ours, code=1):
         assert result.code == code, str(result)
         assert len(result.errors) == 1, str(result)
-        assert "\n" not in result.error.strip(), str(result)
+        # What a hook has printed is quoted as it is.
+        assert "\n" not in result.error.partition("stdout:")[0].strip(), str(result)
         assert result.err.strip(), "an engine that reads stderr alone learns nothing"
         assert "Traceback" not in result.err, str(result)
         if self.flavour != "crun":
@@ -438,7 +439,8 @@ def cgroup_hierarchies():
     if UNIFIED:
         return ["/sys/fs/cgroup"]
     with os.scandir("/sys/fs/cgroup") as entries:
-        return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        folders = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+    return [path for path in folders if os.path.exists(f"{path}/cgroup.procs")]
 
 
 def cgroup_of(bundle, controller):
@@ -510,6 +512,13 @@ class Host:
 
         eventually(clean, patience)
         return found
+
+    def end(self, name):
+        """Kill our children of that name, which a test is done with."""
+        for pid, _, its in children():
+            if its == name and pid not in self.known:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def sweep(self):
         """Remove by hand what a runtime left, so that the next test starts clean."""

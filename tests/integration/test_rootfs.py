@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.support import bind, mount_table, namespaces, only_ocirt, tmpfs
+from tests.integration.support import MOUNTS, bind, mount_table, namespaces, only_ocirt, tmpfs
 
 # --- the root
 
