@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ocirt.cgroup import Manager
+    from ocirt.cgroup.fs import Manager
     from ocirt.state import Container
 
 

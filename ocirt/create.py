@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ocirt.cgroup import Manager
+    from ocirt.cgroup.fs import Manager
     from ocirt.plan.ops import Op
     from ocirt.state import Container
 
@@ -134,7 +134,7 @@ def _listen_fds() -> int:
     return int(count) if count.isascii() and count.isdigit() else 0
 
 
-def _check_preserved(count: int) -> None:
+def check_preserved(count: int) -> None:
     """Refuse to preserve closed descriptors, before a file of ours takes such a number.
 
     It would leak into the container (CVE-2024-21626).
@@ -161,7 +161,6 @@ def create(wish: Wish) -> Made:
     Everything that can be refused is refused before anything on the machine changes; what fails
     later is taken back.
     """
-    _check_preserved(wish.preserve_fds)
     draft = Draft(wish)
     _check_console(wish, bool((draft.config.get("process") or {}).get("terminal")))
     undo = Undo()

@@ -60,7 +60,7 @@ def _run(hook: dict[str, Any], stage: str, index: int, state: str) -> None:
                 setsigdef=_DEFAULT,
             )
         except OSError as error:
-            raise HookError(stage, index, f"{path}: {strerror(error.errno)}") from None
+            raise HookError(stage, index, f"{path}: {strerror(error.errno or 0)}") from None
         failure = _wait(pid, hook.get("timeout"))
         if failure:
             words = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ocirt import log
-from ocirt.create import Made, Wish, create
+from ocirt.create import Made, Wish, check_preserved, create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ OPTIONS = (
 
 def wish(arguments: Arguments, settings: Settings) -> Wish:
     """Turn the options that create and run share into a wish."""
+    check_preserved(arguments.preserve_fds)  # first: what we open next could take such a number
     made = Wish(arguments.words[0], settings.root, arguments.bundle or os.getcwd())
     made.config_name = arguments.config
     made.console_socket = arguments.console_socket

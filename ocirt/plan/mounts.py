@@ -44,7 +44,7 @@ IN_PROC_ALLOWED = frozenset({
 
 def _destination(mount: dict[str, Any]) -> str:
     """Return the destination as an absolute, lexically clean path; the root itself is refused."""
-    path = mount["destination"]
+    path: str = mount["destination"]
     if "//" in path or "/." in path or path[-1:] == "/" or path[:1] != "/":
         path = os.path.normpath("/" + path)
         path = path[1:] if path.startswith("//") else path
@@ -251,8 +251,8 @@ def _cgroup(dest: str, options: Options, where: str, context: Context) -> list[O
             ops.append(Op("try", (), where, ""))
         else:
             own = flags if kind == "tmpfs" else options.flags
-            args = (kind, source, target, own, data, MAKE_DIR)
-            ops.append(Op("mount", args, where, f"{kind} on {target}"))
+            made = (kind, source, target, own, data, MAKE_DIR)
+            ops.append(Op("mount", made, where, f"{kind} on {target}"))
     if read_only and steps[0][0] == "tmpfs":
         ops.append(Op("set_attr", (dest, k.MOUNT_ATTR_RDONLY, 0, 0, 0), where, f"{dest} read-only"))
     return ops

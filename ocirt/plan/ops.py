@@ -142,7 +142,7 @@ _UINT = Struct("=Q")
 _LEN = Struct("=II")
 
 
-class Op(tuple):
+class Op(tuple):  # type: ignore[type-arg] # subscripting costs an import
     """One step: `name`, its `args`, `where` in config.json it comes from, `what` it is about.
 
     `what` is the subject that an error message names ("/proc"), and the text of `ocirt plan`.

@@ -10,14 +10,18 @@ The image is made here, of the machine's static busybox: nothing is pulled.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
+import select
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
+import termios
 import time
 
 from tests.integration.support import PATIENCE, cgroup_hierarchies, eventually
@@ -174,17 +178,19 @@ class World:
         return ["nsenter", "--target", str(self.keeper.pid), "--mount", "--net", "--", *argv]
 
     def spawn(self, *argv, log, env=None):
-        """Start a daemon; return its pid.  nsenter becomes it, so the pid is the daemon's."""
+        """Start a daemon; the process returned is its own, since the others become it.
+
+        It ends when we do, even if we are killed.
+        """
         with open(log, "ab") as out:
-            process = subprocess.Popen(
-                self.enter(*argv),
+            return subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *self.enter(*argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 env=env,
                 start_new_session=True,
             )
-        return process
 
     def mounts(self):
         """Return the mount points in here."""
@@ -210,15 +216,7 @@ class World:
                 os.kill(pid, signal.SIGKILL)
         self.keeper.kill()
         self.keeper.wait()
-        reap()
         return left
-
-
-def reap():
-    """Reap what shims and monitors left us: we are the subreaper of this session."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def stop(process):
@@ -267,11 +265,6 @@ def on_terminal(argv, env=None, typed="", rows=24, columns=80, patience=PATIENCE
 
     Its Result has all that appeared on the screen as `out`.
     """
-    import fcntl
-    import select
-    import struct
-    import termios
-
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(

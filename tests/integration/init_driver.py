@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -62,6 +63,9 @@ class Init:
         self.next = 0
         self.fds: list[int] = []
         self.slots: dict[str, int] = {}
+        self.last: Reply | None = None
+        self.first = 0
+        self.view = Path("/")
 
     def __enter__(self) -> Init:
         return self
@@ -140,5 +144,82 @@ class Init:
         raise TimeoutError("the init does not end")
 
 
+def op(name: str, *args) -> Op:
+    return Op(name, args)
+
+
 def asks(kind: str = "ready") -> Op:
-    return Op("ask", (ops.ASKS[kind],))
+    return op("ask", ops.ASKS[kind])
+
+
+# Arguments that hardly any test is about
+def mount(fstype: str, dest: str, flags: int = 0, data: str = "", how: int = ops.MAKE_DIR) -> Op:
+    return op("mount", fstype, fstype, dest, flags, data, how)
+
+
+def bind(source, dest: str, *, recursive=0, set=0, clear=0, how=ops.MAKE_DIR, tree="") -> Op:
+    return op("bind", str(source), tree, dest, recursive, set, clear, how)
+
+
+PROC = mount("proc", "/proc", how=ops.MAKE_DIR | ops.NO_LINKS | ops.VERIFY_PROC)
+PIVOT = op("pivot", ops.PIVOT)
+
+
+def program(*argv: str, env: tuple[str, ...] = ("PATH=/bin",)) -> tuple[Op, ...]:
+    """The ops that end in a program, without a gate."""
+    return op("program", argv[0], argv, env), asks(), op("close_fds", 0), op("exec")
+
+
+def make_rootfs(path: Path) -> Path:
+    """Make a root file system of little more than busybox."""
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+        (path / name).mkdir(parents=True)
+    busybox = shutil.which("busybox")
+    assert busybox
+    shutil.copy(busybox, path / "bin" / "busybox")
+    for name in ("cat", "env", "id", "ls", "pwd", "readlink", "sh", "sleep", "stat", "true"):
+        (path / "bin" / name).symlink_to("busybox")
+    path.chmod(0o755)
+    return path
+
+
+@contextlib.contextmanager
+def contained(rootfs: Path, *inside: Op, outside=(), pivot=True, files=None, flags=ISOLATED, **more):
+    """Perform `inside` in fresh namespaces; yields the init, in `init.last` its first reply.
+
+    When all goes well that is the question at the end, and `init.view` is the rootfs as the
+    container sees it.
+    """
+    enter = [op("propagation", MS_SLAVE | MS_REC), op("rootfs", str(rootfs), 1)]
+    leave = [PIVOT, asks()] if pivot else []
+    with Init(**more) as init:
+        init.clone(*outside, flags=flags)
+        init.send(*enter, *inside, *leave, files=files)
+        init.last = init.reply()
+        init.first = len(outside) + 1 + len(enter)
+        init.view = Path(f"/proc/{init.pid}/root")
+        yield init
+
+
+def refused(rootfs: Path, *inside: Op, **more) -> tuple[int, int, str]:
+    """Perform ops that fail: index in `inside`, errno and text; the init is gone afterwards."""
+    with contained(rootfs, *inside, **more) as init:
+        assert init.last, "no reply"
+        assert init.last.kind == ops.FAIL, init.last
+        assert init.wait() == 1
+        return init.last.index - init.first, init.last.value, init.last.text
+
+
+def output(rootfs: Path, *inside: Op, status: int = 0, **more) -> str:
+    """Perform ops that end in a program; return what it prints, stderr too."""
+    more.setdefault("pivot", False)
+    with contained(
+        rootfs, *inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
+    ) as init:
+        while init.last and init.last.kind == ops.ASK:
+            init.answer()
+            init.last = init.reply()
+        assert init.last is None, init.last
+        text = init.stage0.stdout.read()
+        assert init.wait() == status, text
+        return text
