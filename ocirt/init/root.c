@@ -4,8 +4,8 @@
 #include "init.h"
 #include <sys/vfs.h>
 
-/* Room for a path, or for a path put together from two. */
-#define LONGEST_HOPS 40
+/* As the kernel has it for links that exist. */
+#define MOST_HOPS 40
 
 /* Open a path as the container would see it: links are read against the rootfs, `..` ends there. */
 int root_open(const struct init *in, const char *path, uint64_t flags, uint64_t resolve)
@@ -126,7 +126,8 @@ static int make_missing(const struct init *in, char path[PATH_MAX], unsigned how
 int root_make(const struct init *in, const char *path, unsigned how, mode_t mode, bool *made)
 {
 	char copy[PATH_MAX];
-	int fd = root_open(in, path, O_PATH, links_allowed(how));
+	uint64_t type = how & HOW_MAKE_DIR ? O_DIRECTORY : 0;
+	int fd = root_open(in, path, O_PATH | type, links_allowed(how));
 
 	if (made)
 		*made = false;
@@ -135,7 +136,7 @@ int root_make(const struct init *in, const char *path, unsigned how, mode_t mode
 	if (strlen(path) >= sizeof copy)
 		return -ENAMETOOLONG;
 	strcpy(copy, path);
-	for (int hops = 0; hops < LONGEST_HOPS; hops++) {
+	for (int hops = 0; hops < MOST_HOPS; hops++) {
 		fd = make_missing(in, copy, how, mode, made);
 		if (fd != -ERESTART)
 			return fd;
