@@ -14,11 +14,10 @@ from typing import Any
 
 APPLETS = ("sh", "sleep", "true", "cat", "echo")
 
-CAPABILITIES = """
-    CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD
-    CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID
-    CAP_SYS_CHROOT""".split()
-
+CAPABILITIES = (
+    "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP "
+    "SETGID SETPCAP SETUID SYS_CHROOT"
+)
 MASKED = ["acpi", "asound", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list"]
 READONLY = ["bus", "fs", "irq", "sys", "sysrq-trigger"]
 
@@ -155,6 +154,7 @@ def mounts(folder: str) -> list[dict[str, Any]]:
 
 def config(folder: str, args: list[str], cgroup: str, machine: str) -> dict[str, Any]:
     """Return config.json for a program `args` on the root file system below `folder`."""
+    capabilities = [f"CAP_{name}" for name in CAPABILITIES.split()]
     allow = [
         {"allow": True, "type": kind, "major": major, "minor": minor, "access": "rwm"}
         for kind, major, minor in DEVICES
@@ -168,9 +168,9 @@ def config(folder: str, args: list[str], cgroup: str, machine: str) -> dict[str,
             "env": ["PATH=/usr/bin:/bin", "HOSTNAME=bench", "HOME=/root", "LANG=C.UTF-8"],
             "cwd": "/",
             "capabilities": {
-                "bounding": CAPABILITIES,
-                "effective": CAPABILITIES,
-                "permitted": CAPABILITIES,
+                "bounding": capabilities,
+                "effective": capabilities,
+                "permitted": capabilities,
             },
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,
