@@ -285,18 +285,17 @@ def test_a_rootless_config_as_engines_write_it_has_no_fault():
     assert faults(user(**{"process.user": {}, "mounts": mounts}), rootless=True) == []
 
 
-def test_all_faults_come_at_once_each_on_a_line_of_its_own():
+def test_all_faults_come_at_once_on_the_one_line_that_callers_expect():
     config = engine()
     put(config, "ociVersion", "1")
     put(config, "process.cwd", "x")
     put(config, "linux.maskedPaths", ["x"])
     with pytest.raises(ConfigError) as caught, At("web1"):
         checks.run(config)
-    assert str(caught.value).splitlines() == [
-        'web1: ociVersion: "1" is not a semantic version',
-        "web1: linux.maskedPaths[0]: x is not absolute",
-        "web1: process.cwd: Cwd must be an absolute path",
-    ]
+    assert str(caught.value) == (
+        'web1: ociVersion: "1" is not a semantic version; linux.maskedPaths[0]: x is not '
+        "absolute; process.cwd: Cwd must be an absolute path"
+    )
 
 
 def test_one_fault_is_a_plain_error():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from copy import deepcopy
 
 import pytest
 
@@ -84,7 +85,7 @@ def twisted(dice):
         elif change == 1 and held.__class__ is list:
             held.append(held[last])
         else:
-            held[last] = dice.choice(ODD)
+            held[last] = deepcopy(dice.choice(ODD))
     return config
 
 
