@@ -37,34 +37,50 @@ static void decimal(char out[24], uint64_t n)
 	*out = 0;
 }
 
-/* Look through an open /etc/passwd, of which we read a megabyte at most. */
+/* Remember the home in this line, if it is the uid's and not too long to be one. */
+static bool take_home(char *line, const char *uid)
+{
+	const char *found = home_of(line, uid);
+
+	if (!found || strlen(found) >= sizeof home - 5)
+		return false;
+	strcpy(home + 5, found);
+	return true;
+}
+
+/* Look through an open /etc/passwd, of which we read a megabyte at most.  A line longer than the
+ * buffer is nobody's, and is skipped to its end. */
 static void search_passwd(int fd, const char *uid)
 {
 	char lines[4096 + 1];
-	size_t held = 0, total = 0;
-	ssize_t n;
+	size_t held = 0;
+	bool skip = false;
 
-	while (total < 1 << 20 && (n = read(fd, lines + held, sizeof lines - 1 - held)) > 0) {
+	for (int reads = 0; reads < 256; reads++) {
+		ssize_t n = read(fd, lines + held, sizeof lines - 1 - held);
 		char *at = lines, *end;
 
-		total += (size_t)n;
+		if (n < 0)
+			return;
 		held += (size_t)n;
-		lines[held] = 0;
-		for (; (end = strchr(at, '\n')); at = end + 1) {
-			const char *found;
-
+		/* The last line may lack its end. */
+		if (n == 0)
+			lines[held++] = '\n';
+		while ((end = memchr(at, '\n', held - (size_t)(at - lines)))) {
 			*end = 0;
-			found = home_of(at, uid);
-			if (found && strlen(found) < sizeof home - 5) {
-				strcpy(home + 5, found);
+			if (!skip && take_home(at, uid))
 				return;
-			}
+			skip = false;
+			at = end + 1;
 		}
+		if (n == 0)
+			return;
 		held -= (size_t)(at - lines);
-		/* A line longer than the buffer is nobody's. */
-		if (held == sizeof lines - 1)
-			held = 0;
 		memmove(lines, at, held);
+		if (held == sizeof lines - 1) {
+			held = 0;
+			skip = true;
+		}
 	}
 }
 
@@ -94,6 +110,7 @@ int op_home(struct init *in, const struct op *op)
 static int check_program(const char *path)
 {
 	struct stat st;
+	int r;
 
 	if (stat(path, &st) < 0)
 		return -errno;
@@ -101,7 +118,11 @@ static int check_program(const char *path)
 		return -EISDIR;
 	if (!S_ISREG(st.st_mode))
 		return -EACCES;
-	return result(syscall(NR_FACCESSAT2, AT_FDCWD, path, X_OK, AT_EACCESS));
+	r = result(syscall(NR_FACCESSAT2, AT_FDCWD, path, X_OK, AT_EACCESS));
+	/* A seccomp profile older than this call refuses it; then execve has the last word. */
+	if (r == -EPERM || r == -ENOSYS)
+		return st.st_mode & 0111 ? 0 : -EACCES;
+	return r;
 }
 
 /* The value of PATH in env, NULL when unset. */
@@ -199,6 +220,19 @@ static void shrink(struct init *in)
 	madvise((void *)(stack - 32 * page), 31 * page, MADV_DONTNEED);
 }
 
+/* Where a seccomp profile forbids close_range: what we know of.  The rest is marked already. */
+static void close_own(const struct init *in, int fifo)
+{
+	const int own[] = { in->sock, in->proc, in->root, in->null.tree, in->empty.tree, in->own_proc };
+
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+		if (own[i] > fifo)
+			close(own[i]);
+	for (uint32_t i = 0; i < in->slot_count; i++)
+		if (slot_fd(in, i) > fifo)
+			close(slot_fd(in, i));
+}
+
 /* Keep 0-2, the preserved descriptors and the fifo, which becomes the next one. */
 static int close_rest(struct init *in, int *fifo, unsigned preserve)
 {
@@ -211,8 +245,10 @@ static int close_rest(struct init *in, int *fifo, unsigned preserve)
 			return -errno;
 		*fifo = moved;
 	}
+	if (sys_close_range(first + 1, ~0u, 0) < 0)
+		close_own(in, *fifo);
 	in->sock = in->proc = in->root = in->null.tree = in->empty.tree = in->own_proc = -1;
-	return sys_close_range(first + 1, ~0u, 0);
+	return 0;
 }
 
 /* GATE fifo preserve
