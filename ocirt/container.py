@@ -166,6 +166,7 @@ def _sweep(root: str, container_id: str) -> None:
     if os.path.isdir(path) and set(os.listdir(path)) <= {
         "exec.fifo",
         "config.json",
+        "quick",
     } | _half_written(path):
         state.remove_directory(path)
 

@@ -11,7 +11,7 @@ import os
 
 from ocirt import bundle as bundles
 from ocirt import cgroup as groups
-from ocirt import checks, plan, state
+from ocirt import checks, plan, quick, state
 from ocirt.container import poststop, state_text
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import At, Error
@@ -252,6 +252,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         container.save()
     elif "start_time" not in record:
         raise _oom(manager) or init.died()
+    quick.write(container, manager)
     if wish.pid_file:
         with At("--pid-file"):
             state.write_whole(os.path.abspath(wish.pid_file), str(init.pid), 0o666 & ~_umask())

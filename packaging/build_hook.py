@@ -1,8 +1,8 @@
 """What hatchling calls while it builds: compile the native programs and put them in the wheel.
 
-    wheel      ocirt/init/ocirt-init and ocirt/COMMIT as package data, `ocirt` as a script
-    editable   the init stays in the source tree; the script is told where the tree is; the
-               package is compiled to bytecode here, because ocirt itself never writes any
+wheel      ocirt/init/ocirt-init and ocirt/COMMIT as package data, `ocirt` as a script
+editable   the init stays in the source tree; the script is told where the tree is; the
+           package is compiled to bytecode here, because ocirt itself never writes any
 """
 
 from __future__ import annotations

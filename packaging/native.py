@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 INIT = ROOT / "ocirt" / "init" / "ocirt-init"
 LAUNCHER = ROOT / "packaging" / "ocirt"
+LAUNCHER_SOURCES = ["launcher.c", "quick.c"]
 
 FLAGS = ["-std=c11", "-Os", "-Wall", "-Wextra"]
 HARDENED = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]
@@ -72,7 +73,7 @@ def compile_launcher(*, editable: bool) -> Path:
         # The interpreter behind the virtual environment spares a look at pyvenv.cfg.
         python = getattr(sys, "_base_executable", "") or sys.executable
         more = [f'-DOCIRT_DIR="{ROOT}"', f'-DOCIRT_PYTHON="{python}"']
-    compile_c(LAUNCHER, [ROOT / "packaging" / "launcher.c"], *more)
+    compile_c(LAUNCHER, [ROOT / "packaging" / name for name in LAUNCHER_SOURCES], *more)
     return LAUNCHER
 
 

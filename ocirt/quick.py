@@ -1,0 +1,82 @@
+"""The record from which the launcher carries out plain verbs by itself, without Python.
+
+    ROOT/ID/quick
+
+Engines call start, state, kill and delete once each per container, and an interpreter costs
+more to start than any of them does.  What these verbs have to decide is decided here, once,
+when the container has been made: which may be done at all by one who only carries out, the
+text that `state` prints, the file that tells whether the container is frozen, the directories
+that `delete` removes.  packaging/quick.c reads it; whatever is not plain, and every surprise,
+goes to the verbs in ocirt/cli, which need no record.
+
+Native byte order, so that C reads it as it is:
+
+    char[4] magic "OCQ1" · u32 bytes of the file · u32 flags · u32 count of texts
+    s64 pid · u64 start time
+    then each text: u32 length, the bytes, a NUL
+"""
+
+from __future__ import annotations
+
+import os
+from _struct import Struct
+
+from ocirt import jsonio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt.cgroup.fs import Manager
+    from ocirt.state import Container
+
+NAME = "quick"
+MAGIC = b"OCQ1"
+START, KILL, DELETE = 1, 2, 4  # flags: the verb needs no Python
+
+_HEAD = Struct("=4sIIIqQ")
+_LENGTH = Struct("=I")
+
+
+def flags(container: Container, manager: Manager | None) -> int:
+    """Decide which verbs need no Python."""
+    hooks = container.record["hooks"]
+    found = 0
+    if "poststart" not in hooks:
+        found |= START
+    if container.record["own_pid_namespace"]:
+        found |= KILL  # else every process of the cgroup gets the signal
+    if "poststop" not in hooks and (manager is None or manager.driver == "fs"):
+        found |= DELETE
+    return found
+
+
+def record(container: Container, manager: Manager | None) -> bytes:
+    """Return the record of a container that has been made."""
+    document = container.document("created")
+    # The id holds neither quotes nor blanks, so that this is found where it belongs.
+    split = f'"pid": {container.pid},\n  "status": "created"'
+    before, found, after = jsonio.dumps(document, indent=2).partition(split)
+    assert found
+    texts = [f'{before}"pid": ', ',\n  "status": "', f'"{after}']
+    texts.append((manager.freeze_file() or "") if manager else "")
+    texts += manager.directories() if manager else []
+    body = b""
+    for text in texts:
+        data = text.encode("utf-8", "surrogateescape")
+        body += _LENGTH.pack(len(data)) + data + b"\0"
+    size = _HEAD.size + len(body)
+    start_time = container.record["start_time"]
+    allowed = flags(container, manager)
+    return _HEAD.pack(MAGIC, size, allowed, len(texts), container.pid, start_time) + body
+
+
+def write(container: Container, manager: Manager | None) -> None:
+    """Leave the record beside state.json.
+
+    Not renamed into place: the launcher takes a file of another length than it says for none.
+    """
+    path = os.path.join(container.directory, NAME)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, record(container, manager))
+    finally:
+        os.close(fd)
