@@ -494,7 +494,9 @@ class Host:
         return alive
 
     def states(self):
-        return set(os.listdir(self.state)) if os.path.isdir(self.state) else set()
+        if not os.path.isdir(self.state):
+            return set()
+        return set(os.listdir(self.state)) - {".seccomp"}  # our cache of compiled filters
 
     def leftovers(self, patience=2.0):
         """Return what was not there before, once it had time to go away."""
