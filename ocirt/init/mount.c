@@ -158,6 +158,16 @@ static int fill(const struct init *in, const char *dest, int below, bool read_on
 	return sys_mount_setattr(top, 0, &attr);
 }
 
+/* A mount inside of procfs would lie to whoever reads or writes there, a label above all
+ * (CVE-2019-16884).  How dest was spelled is no matter: what counts is where it led. */
+static int spare_proc(struct init *in, int fd, unsigned how)
+{
+	if (how & (HOW_IN_PROC | HOW_VERIFY_PROC) || !has_magic(fd, MAGIC_PROC))
+		return 0;
+	say(in, "is inside /proc, and must not be covered");
+	return 1;
+}
+
 /* MOUNT fstype source dest flags data how
  * A new file system on dest.  A tmpfs takes over the mode of a directory that was there, and
  * with COPY_UP its content. */
@@ -172,8 +182,9 @@ int op_mount(struct init *in, const struct op *op)
 	owned_fd fd = root_make(in, dest, how, 0755, &made);
 	int r;
 
-	if (fd < 0)
-		return fd;
+	r = fd < 0 ? fd : spare_proc(in, fd, how);
+	if (r != 0)
+		return r;
 	if (tmpfs && !made && !has_mode(data)) {
 		r = add_mode(fd, data, with_mode, sizeof with_mode);
 		if (r < 0)
@@ -216,7 +227,7 @@ static bool is_directory(int fd)
 	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-static int bind_tree(const struct init *in, int tree, const struct op *op)
+static int bind_tree(struct init *in, int tree, const struct op *op)
 {
 	const char *dest = op->arg[2].s;
 	unsigned how = (unsigned)op->arg[6].i;
@@ -233,8 +244,9 @@ static int bind_tree(const struct init *in, int tree, const struct op *op)
 		how |= S_ISDIR(st.mode) ? HOW_MAKE_DIR : HOW_MAKE_FILE;
 	}
 	fd = root_make(in, dest, how, 0755, NULL);
-	if (fd < 0)
-		return fd;
+	r = fd < 0 ? fd : spare_proc(in, fd, how);
+	if (r != 0)
+		return r;
 	/* move_mount says EINVAL, which tells nobody what is wrong. */
 	if (is_directory(fd) != S_ISDIR(st.mode))
 		return -ENOTDIR;

@@ -50,11 +50,11 @@ class Reply(tuple):
 class Init:
     """One init and both ends of its life: `send` parts, take `replies`, `finish`."""
 
-    def __init__(self, binary: Path | None = None, **popen) -> None:
+    def __init__(self, binary: Path | None = None, prefix: tuple[str, ...] = (), **popen) -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(20)
         self.stage0 = subprocess.Popen(
-            [str(binary or build()), str(theirs.fileno())],
+            [*prefix, str(binary or build()), str(theirs.fileno())],
             pass_fds=[theirs.fileno(), *popen.pop("pass_fds", ())],
             **popen,
         )
@@ -121,7 +121,9 @@ class Init:
     def answer(self, word: int = 0) -> None:
         self.socket.sendall(struct.pack("=I", word))
 
-    def clone(self, *outside: Op, flags: int = ISOLATED, files: dict[str, int] | None = None) -> int:
+    def clone(
+        self, *outside: Op, flags: int = ISOLATED, files: dict[str, int] | None = None
+    ) -> int:
         """Perform the outside part; return the child's pid."""
         cgroup = "cgroup" if files and "cgroup" in files else ""
         self.send(*outside, Op("clone", (flags, cgroup)), files=files)
@@ -157,8 +159,8 @@ def mount(fstype: str, dest: str, flags: int = 0, data: str = "", how: int = ops
     return op("mount", fstype, fstype, dest, flags, data, how)
 
 
-def bind(source, dest: str, *, recursive=0, set=0, clear=0, how=ops.MAKE_DIR, tree="") -> Op:
-    return op("bind", str(source), tree, dest, recursive, set, clear, how)
+def bind(source, dest: str, *, recursive=0, attr=0, clear=0, how=ops.MAKE_DIR, tree="") -> Op:
+    return op("bind", str(source), tree, dest, recursive, attr, clear, how)
 
 
 PROC = mount("proc", "/proc", how=ops.MAKE_DIR | ops.NO_LINKS | ops.VERIFY_PROC)
@@ -184,7 +186,9 @@ def make_rootfs(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def contained(rootfs: Path, *inside: Op, outside=(), pivot=True, files=None, flags=ISOLATED, **more):
+def contained(
+    rootfs: Path, *inside: Op, outside=(), pivot=True, files=None, flags=ISOLATED, **more
+):
     """Perform `inside` in fresh namespaces; yields the init, in `init.last` its first reply.
 
     When all goes well that is the question at the end, and `init.view` is the rootfs as the

@@ -167,13 +167,26 @@ def test_remount_changes_the_file_system(rootfs):
         assert "size=128k" in mounts(init)["/tmp"][-1]
 
 
+def test_nothing_is_mounted_inside_of_proc_unless_it_may(rootfs):
+    (rootfs / "alias").symlink_to("proc/uptime")
+    text = "is inside /proc, and must not be covered"
+    for dest in ("/proc/uptime", "/alias", "/tmp/../proc/uptime"):
+        assert refused(rootfs, PROC, bind("/etc/hosts", dest)) == (1, 0, text)
+    assert refused(rootfs, PROC, mount("tmpfs", "/proc/sys")) == (1, 0, text)
+    with contained(rootfs, PROC, bind("/etc/hosts", "/proc/uptime", how=ops.IN_PROC)) as init:
+        as_asked(init)
+        assert (init.view / "proc/uptime").read_text() == Path("/etc/hosts").read_text()
+
+
 # --- bind
 
 
 def test_a_bind_has_its_attributes_from_the_start(rootfs, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("x")
-    with contained(rootfs, bind(tmp_path / "data", "/data", set=ATTR_RDONLY | ATTR_NOEXEC)) as init:
+    with contained(
+        rootfs, bind(tmp_path / "data", "/data", attr=ATTR_RDONLY | ATTR_NOEXEC)
+    ) as init:
         as_asked(init)
         assert {"ro", "noexec"} <= set(mounts(init)["/data"])
         assert (init.view / "data/file").read_text() == "x"
@@ -384,7 +397,9 @@ def test_another_thing_in_the_place_of_a_node_is_refused(rootfs, what):
     elif what == "link":
         path.symlink_to("/dev/null")
     else:
-        os.mknod(path, 0o20666 if what == "zero" else 0o60666, os.makedev(1, 5 if what == "zero" else 3))
+        os.mknod(
+            path, 0o20666 if what == "zero" else 0o60666, os.makedev(1, 5 if what == "zero" else 3)
+        )
     plan = op("node", "/dev/null", 0o20666, 1, 3, 0, 0, "/dev/null", 0)
     assert refused(rootfs, plan) == (0, errno.EEXIST, "")
 
@@ -457,7 +472,9 @@ def test_after_the_pivot_nothing_of_the_host_is_mounted(rootfs):
 def test_moving_the_root_leaves_no_procfs_of_the_host(rootfs):
     plan = [PROC, op("pivot", ops.MOVE), *program("cat", "/proc/self/mountinfo")]
     text = output(rootfs, *plan)
-    points = [line.split()[4] for line in text.splitlines() if " - proc " in line or "sysfs" in line]
+    points = [
+        line.split()[4] for line in text.splitlines() if " - proc " in line or "sysfs" in line
+    ]
     assert points == ["/proc"]
 
 
@@ -559,7 +576,10 @@ def test_a_terminal(rootfs, before):
     with contained(rootfs, *plan, pivot=False) as init:
         assert init.last[:3] == (ops.FD, init.last.index, ops.FD_CONSOLE), init.last
         (master,) = init.fds
-        assert struct.unpack("4H", fcntl.ioctl(master, termios.TIOCGWINSZ, bytes(8)))[:2] == (33, 99)
+        assert struct.unpack("4H", fcntl.ioctl(master, termios.TIOCGWINSZ, bytes(8)))[:2] == (
+            33,
+            99,
+        )
         assert init.reply().kind == ops.ASK
         init.answer()
         assert init.reply() is None
