@@ -114,13 +114,16 @@ def parse(text: str) -> tuple[int, int, list[str], bool]:
 def judge(program: str, code: int | None, out: str, err: str) -> Result:
     """Turn exit status (None: it ran out of time) and output into a verdict."""
     passed, skipped, faults, complete = parse(out)
+    words = last_words(err)
+    # The suite often knows no more than that the runtime failed.
+    faults = [re.sub(r"\bexit status 1$", lambda _: words or "exit status 1", f) for f in faults]
     note = ""
     if code is None:
         faults.append("ran out of time")
     elif code != 0:
-        faults.append(last_words(err) or f"exit status {code}")
+        faults.append(words or f"exit status {code}")
     elif not faults and "1.." not in out and program not in SILENT:
-        faults.append(last_words(err) or "the container said nothing")
+        faults.append(words or "the container said nothing")
     elif not complete:
         note = "the container did not finish its own checks"
     elif not (passed or faults or program in SILENT):
