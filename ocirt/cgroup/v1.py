@@ -88,7 +88,7 @@ def quota(value: int) -> str | None:
     return None if not value else str(max(value, -1))
 
 
-def device_weight(item: dict[str, Any]) -> str | None:
+def weight(item: dict[str, Any]) -> str | None:
     value = item.get("weight")
     return f"{fields.device(item)} {value}" if value else None
 
@@ -130,17 +130,17 @@ FIELDS: fields.Fields = (
 )  # fmt: skip
 
 ITEMS: fields.Items = (
-    # section         list                       cgroup v1 file                      value
-    ("blockIO",        "weightDevice",           "blkio.weight_device",              device_weight),
-    ("blockIO",        "weightDevice",           "blkio.leaf_weight_device",         leaf_weight),
-    ("blockIO",        "throttleReadBpsDevice",  "blkio.throttle.read_bps_device",   rate),
-    ("blockIO",        "throttleWriteBpsDevice", "blkio.throttle.write_bps_device",  rate),
-    ("blockIO",        "throttleReadIOPSDevice", "blkio.throttle.read_iops_device",  rate),
-    ("blockIO",        "throttleWriteIOPSDevice","blkio.throttle.write_iops_device", rate),
-    ("hugepageLimits", "", "hugetlb.{pageSize}.limit_in_bytes",      fields.page_limit),
-    ("hugepageLimits", "", "hugetlb.{pageSize}.rsvd.limit_in_bytes", fields.page_limit),
-    ("network",        "priorities",             "net_prio.ifpriomap",               priority),
-    ("rdma",           "",                       "rdma.max",                         fields.handles),
+    # section          list                       cgroup v1 file                       value
+    ("blockIO",        "weightDevice",            "blkio.weight_device",               weight),
+    ("blockIO",        "weightDevice",            "blkio.leaf_weight_device",          leaf_weight),
+    ("blockIO",        "throttleReadBpsDevice",   "blkio.throttle.read_bps_device",    rate),
+    ("blockIO",        "throttleWriteBpsDevice",  "blkio.throttle.write_bps_device",   rate),
+    ("blockIO",        "throttleReadIOPSDevice",  "blkio.throttle.read_iops_device",   rate),
+    ("blockIO",        "throttleWriteIOPSDevice", "blkio.throttle.write_iops_device",  rate),
+    ("hugepageLimits", "", "hugetlb.{pageSize}.limit_in_bytes",       fields.page_limit),
+    ("hugepageLimits", "", "hugetlb.{pageSize}.rsvd.limit_in_bytes",  fields.page_limit),
+    ("network",        "priorities",              "net_prio.ifpriomap",                priority),
+    ("rdma",           "",                        "rdma.max",               fields.handles),
 )  # fmt: skip
 
 

@@ -1,3 +1,5 @@
+"""Device rules: the list, the lines of v1 and the program of v2 must all mean the same."""
+
 from __future__ import annotations
 
 import struct

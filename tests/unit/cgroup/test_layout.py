@@ -1,3 +1,5 @@
+"""Where a container's cgroups are, on fake trees with a /proc of their own."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The table of cgroup v1: one case for each field, and for each refusal."""
+
 from __future__ import annotations
 
 import pytest
