@@ -1,7 +1,7 @@
 # The front door. `make` alone prints what there is.
 VENV ?= .venv
 BIN := $(VENV)/bin
-RUNTIME ?= $(BIN)/ocirt
+RUNTIME ?= $(abspath $(BIN))/ocirt
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,8 @@ conformance: ## run a ready-built OCI runtime-tools suite: SUITE=DIR
 	@test -n "$(SUITE)" || { echo "SUITE=DIR names the folder of the built suite" >&2; exit 1; }
 	$(BIN)/python conformance/runtime_tools.py $(SUITE) --runtime $(RUNTIME)
 
-bench: bytecode ## race against runc and crun
-	$(BIN)/python bench/lifecycle.py
+bench: bytecode ## race against runc and crun; ARGS=--quick
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/lifecycle.py $(ARGS)
 
 init: ops.h ## compile the init
 	$(MAKE) -C ocirt/init

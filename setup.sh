@@ -65,7 +65,7 @@ say "building into .venv"
 .venv/bin/ocirt --version
 
 # Where a shell finds it; a file that is not ours is left alone.
-link=$HOME/.local/bin/ocirt
+link=${HOME:-.}/.local/bin/ocirt
 [ "$(id -u)" = 0 ] && link=/usr/local/bin/ocirt
 if [ -L "$link" ] || [ ! -e "$link" ]; then
     mkdir -p "$(dirname "$link")"
