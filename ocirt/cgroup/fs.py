@@ -128,13 +128,15 @@ class Manager:
 
     def kill(self, signal: int) -> None:
         """Send `signal` to every process, those that fork meanwhile included."""
+        if not self.pids():
+            return
         still = self.frozen()
         freezer = self.freeze_file()
-        if freezer and not still:
-            try:
+        try:
+            if freezer and not still:
                 self.freeze()
-            except Error:
-                pass  # a task that cannot be stopped: we signal what we see
+        except (Error, OSError):
+            pass  # a task that cannot be stopped: we signal what we see
         try:
             for pid in self.pids():
                 try:
@@ -143,7 +145,10 @@ class Manager:
                     pass
         finally:
             if freezer and (not still or signal == SIGKILL):
-                self.thaw()
+                try:
+                    self.thaw()
+                except FileNotFoundError:
+                    pass  # ended, and removed by somebody else
 
     def remove(self) -> None:
         """Remove the container's directories and what it made below them.

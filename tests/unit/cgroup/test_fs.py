@@ -417,5 +417,8 @@ def test_removal_reaches_below_and_gives_up_on_what_stays_busy(tree, monkeypatch
 def test_what_is_gone_counts_as_removed(tree):
     manager = opened(tree.v2())
     manager.remove()
+    manager.kill(9)
+    manager.kill(15)
     assert manager.pids() == []
+    assert not manager.frozen()
     assert files.read(tree.root + "/nothing") == ""
