@@ -37,6 +37,8 @@ def poststop(container: Container, hooks: list[dict[str, Any]]) -> list[HookErro
         return []
     from ocirt import lifecycle
 
+    if os.path.isdir(container.record["bundle"]):  # it may be gone by now
+        os.chdir(container.record["bundle"])
     return lifecycle.run_all(hooks, "poststop", state_text(container, state.STOPPED, 0))
 
 

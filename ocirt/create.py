@@ -104,7 +104,7 @@ class Draft:
         context.preserve_fds = wish.preserve_fds + context.listen_fds
         context.gate = wish.gate
         context.die_with_runtime = not wish.detach
-        context.seccomp_cache = os.path.join(wish.root, ".seccomp")
+        context.seccomp_cache = os.path.join(wish.root, "@seccomp")  # no id has an @
         if manager is not None:
             context.attach_files = manager.attach_files()
             context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""
@@ -198,7 +198,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
     undo.add(_close, fds)
     if manager:
         manager.create(draft.linux.get("resources") or {})
-        undo.add(manager.remove)
+        undo.add(manager.undo)
         undo.add(manager.kill, 9)
     undo.add(init.kill)
     init.spawn()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from ocirt import container, log
 from ocirt.cli import create
 from ocirt.create import create as create_container
+from ocirt.errors import HookError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt.cli.options import Arguments
     from ocirt.cli.settings import Settings
+    from ocirt.create import Made, Wish
 
 USAGE = "[options] ID"
 WORDS = (1, 1)
@@ -28,14 +30,14 @@ def run(arguments: Arguments, settings: Settings) -> int:
     wish.gate = False
     settings.ensure_root()
     if wish.detach:
-        made = create_container(wish)
+        made = _create(wish)
         create.report(made)
         container.poststart(made.container)
         return 0
     from ocirt.console import Foreground
 
     foreground = Foreground()  # before the container, so that no signal falls between
-    made = create_container(wish)
+    made = _create(wish)
     create.report(made)
     try:
         container.poststart(made.container)
@@ -48,3 +50,13 @@ def run(arguments: Arguments, settings: Settings) -> int:
         for failure in container.delete(wish.root, wish.container_id, force=True):
             log.warning(str(failure))
     return code
+
+
+def _create(wish: Wish) -> Made:
+    """Create the container; a failing startContainer hook counts as one of the program."""
+    try:
+        return create_container(wish)
+    except HookError as error:
+        if error.stage == "startContainer":
+            error.exit_code = 255
+        raise

@@ -357,7 +357,7 @@ int op_readonly(struct init *in, const struct op *op)
 	owned_fd fd = root_open(in, op->arg[0].s, O_PATH, 0), tree = -1;
 	int r;
 
-	if (fd == -ENOENT)
+	if (fd == -ENOENT || fd == -ENOTDIR)
 		return 0;
 	if (fd < 0)
 		return fd;

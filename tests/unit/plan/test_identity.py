@@ -87,14 +87,12 @@ def test_a_set_that_is_absent_is_empty(on):
     assert by_name(on(identity.become, config))["capabilities"] == (1, 0, 0, 0)
 
 
-def test_unknown_capabilities_are_left_out_with_one_warning(on):
-    config = caps(
-        bounding=["CAP_ZZZ", "CAP_KILL", "kill"], effective=["CAP_ZZZ", "CAP_AAA", "CAP_KILL"]
-    )
-    assert on(identity.warnings, config) == [
-        "ignoring unknown or unavailable capabilities: [CAP_AAA CAP_ZZZ kill]"
-    ]
-    assert on(identity.bounding, config)[0].args == (1 << 5,)
+@pytest.mark.parametrize("name", ["CAP_ZZZ", "kill", "CAP_", ""])
+def test_an_unknown_capability_is_refused(on, name):
+    config = caps(bounding=["CAP_KILL", name])
+    with pytest.raises(ConfigError) as caught:
+        on(identity.bounding, config)
+    assert str(caught.value).startswith("process.capabilities.bounding[1]: unknown capability")
 
 
 def test_what_the_runtime_lacks_is_left_out_with_a_warning(on):
@@ -102,7 +100,7 @@ def test_what_the_runtime_lacks_is_left_out_with_a_warning(on):
     config = caps(bounding=["CAP_SYS_RESOURCE", "CAP_KILL"])
     assert on(identity.bounding, config, files=files)[0].args == (1 << 5,)
     assert on(identity.warnings, config, files=files) == [
-        "ignoring unknown or unavailable capabilities: [CAP_SYS_RESOURCE]"
+        "ignoring unavailable capabilities: [CAP_SYS_RESOURCE]"
     ]
 
 
