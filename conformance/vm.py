@@ -126,23 +126,25 @@ def boot(options: argparse.Namespace, share: Path) -> int:
     console = threading.Thread(target=drain, args=(master, private / "console"), daemon=True)
     console.start()
     deadline = time.monotonic() + options.timeout
-    with out.open("rb") as output:
-        while True:
-            ended = child.poll() is not None or (private / "status").exists()
-            sys.stdout.buffer.write(output.read())
-            sys.stdout.buffer.flush()
-            if ended or time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-    late = not ended
-    if child.poll() is None:
-        try:
-            child.wait(0 if late else 20)
-        except subprocess.TimeoutExpired:
+    try:
+        with out.open("rb") as output:
+            while True:
+                ended = child.poll() is not None or (private / "status").exists()
+                sys.stdout.buffer.write(output.read())
+                sys.stdout.buffer.flush()
+                if ended or time.monotonic() > deadline:
+                    break
+                time.sleep(0.2)
+        if ended:
+            child.wait(20)
+    except subprocess.TimeoutExpired:
+        pass  # it has said all, and takes its time to switch off
+    finally:
+        if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     console.join(2)
-    if late:
+    if not ended:
         print(f"vm: ran out of time after {options.timeout:.0f} s", file=sys.stderr)
         return 124
     try:
@@ -194,6 +196,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say what is missing")
     parser.add_argument("command", nargs="*", metavar="CMD")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.kernel is None:
         options.kernel = kernels()[-1] if kernels() else None
     if lines := missing(options):
