@@ -25,7 +25,7 @@ from ocirt import cgroup
 from ocirt.cgroup import devices
 from ocirt.errors import ConfigError, Error, KernelError
 from tests.integration.support import needs_v1, needs_v2
-from tests.unit.cgroup.test_devices import ALLOW_ALL, DENY_ALL, meant
+from tests.unit.cgroup.rules import ALLOW_ALL, DENY_ALL, meant
 
 pytestmark = pytest.mark.skipif(
     not os.access("/sys/fs/cgroup", os.W_OK), reason="needs a writable /sys/fs/cgroup"

@@ -10,36 +10,7 @@ from hypothesis import strategies as st
 
 from ocirt.cgroup import devices
 from ocirt.errors import ConfigError
-
-DENY_ALL = {"allow": False, "access": "rwm"}
-ALLOW_ALL = {"allow": True, "access": "rwm"}
-DEFAULTS = [
-    {
-        "allow": True,
-        "type": kind,
-        "major": -1 if major is None else major,
-        "minor": -1 if minor is None else minor,
-        "access": "".join(letter for letter in "rwm" if access & devices.ACCESS[letter]),
-    }
-    for kind, major, minor, access in devices.DEFAULTS
-]
-
-
-def meant(rules, kind, major, minor, access):
-    """Evaluate the OCI list as it is written: for each letter the last rule that matches."""
-    for letter in access:
-        allowed = False
-        for rule in [*rules, *DEFAULTS]:
-            if (
-                rule.get("type", "a") in ("a", kind)
-                and rule.get("major", -1) in (-1, major)
-                and rule.get("minor", -1) in (-1, minor)
-                and letter in rule.get("access", "rwm")
-            ):
-                allowed = rule["allow"]
-        if not allowed:
-            return False
-    return True
+from tests.unit.cgroup.rules import ALLOW_ALL, DENY_ALL, meant
 
 
 def run(program, kind, major, minor, access):
