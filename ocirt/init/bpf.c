@@ -61,7 +61,8 @@ static int attach(int cgroup, int program, unsigned flags, int replaced)
 
 static int detach(int cgroup, int program)
 {
-	union bpf_attr_ attr = { .attach = { (uint32_t)cgroup, (uint32_t)program, CGROUP_DEVICE, 0, 0 } };
+	union bpf_attr_ attr = { .attach = { (uint32_t)cgroup, (uint32_t)program, CGROUP_DEVICE,
+					     0, 0 } };
 
 	return bpf(PROG_DETACH, &attr);
 }

@@ -45,7 +45,7 @@ static int copy_metadata(int from, int to, const struct stat *st)
 
 static int copy_file(int from_dir, int to_dir, const char *name)
 {
-	owned_fd from = child_open(from_dir, name, O_RDONLY | O_NONBLOCK | O_NOCTTY), to = -1;
+	owned_fd from = child_open(from_dir, name, O_RDONLY | O_NONBLOCK), to = -1;
 	struct stat st;
 	ssize_t n;
 
@@ -55,7 +55,7 @@ static int copy_file(int from_dir, int to_dir, const char *name)
 		return -errno;
 	if (!S_ISREG(st.st_mode))
 		return -EBUSY;
-	to = result(openat(to_dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+	to = result(openat(to_dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 	if (to < 0)
 		return to;
 	while ((n = sendfile(to, from, NULL, 1 << 30)) > 0)

@@ -30,43 +30,44 @@ static bool same_device(const struct stat *st, mode_t mode, dev_t device)
 	return !(S_ISCHR(mode) || S_ISBLK(mode)) || st->st_rdev == device;
 }
 
-/* Put a mount of a device on the file dir/name, made when missing.  What else may be there is a
- * node of the same device, which is perhaps of no use for the options of the image's mount. */
-static int place_tree(int tree, const struct stat *device, int dir, const char *name)
+/* Open dir/name to mount a device on it; an empty file when it is missing. */
+static int open_place(int dir, const char *name)
 {
-	owned_fd fd = -1;
-	struct stat st;
-
 	if (mknodat(dir, name, S_IFREG | 0644, 0) < 0 && errno != EEXIST)
 		return -errno;
-	fd = child_open(dir, name, O_PATH);
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode) && !same_device(&st, device->st_mode, device->st_rdev))
-		return -EEXIST;
-	return sys_move_mount(tree, fd);
+	return child_open(dir, name, O_PATH);
 }
 
 /* In a user namespace nobody makes devices, so the host's node is mounted; it must be the one
  * that the device rules are about. */
 static int bind_node(int dir, const char *name, const char *source, mode_t mode, dev_t device)
 {
-	owned_fd tree = sys_open_tree(AT_FDCWD, source, TREE_CLONE);
+	owned_fd tree = sys_open_tree(AT_FDCWD, source, TREE_CLONE), place = -1;
 	struct stat st;
 
 	if (tree < 0)
 		return tree;
 	if (fstat(tree, &st) < 0)
 		return -errno;
-	return same_device(&st, mode, device) ? place_tree(tree, &st, dir, name) : -ENODEV;
+	if (!same_device(&st, mode, device))
+		return -ENODEV;
+	place = open_place(dir, name);
+	if (place < 0)
+		return place;
+	if (fstat(place, &st) < 0)
+		return -errno;
+	/* The image's own node of this device may be of no use, for its mount is perhaps nodev. */
+	if (!S_ISREG(st.st_mode) && !same_device(&st, mode, device))
+		return -EEXIST;
+	return sys_move_mount(tree, place);
 }
 
 /* A set-group-id directory or a default ACL has its own mind about what is made in it. */
-static int settle_node(const struct init *in, int dir, const char *name, mode_t mode, uid_t uid,
-		       gid_t gid)
+static int settle_node(const struct init *in, int dir, const char *name, const struct op *op)
 {
+	mode_t mode = (mode_t)op->arg[1].i;
+	uid_t uid = (uid_t)op->arg[4].i;
+	gid_t gid = (gid_t)op->arg[5].i;
 	owned_fd fd = child_open(dir, name, O_PATH);
 	struct stat st;
 	char path[32];
@@ -75,7 +76,8 @@ static int settle_node(const struct init *in, int dir, const char *name, mode_t 
 		return fd;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if (st.st_mode >> 12 != mode >> 12)
+	/* It is the one that we just made, or somebody who shares the directory swapped it. */
+	if (!same_device(&st, mode, makedev((unsigned)op->arg[2].i, (unsigned)op->arg[3].i)))
 		return -EEXIST;
 	if ((st.st_uid != uid || st.st_gid != gid) && fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0)
 		return -errno;
@@ -100,7 +102,7 @@ int op_node(struct init *in, const struct op *op)
 	if (op->arg[7].i)
 		return bind_node(dir, name, op->arg[6].s, mode, device);
 	if (mknodat(dir, name, mode, device) == 0)
-		return settle_node(in, dir, name, mode, (uid_t)op->arg[4].i, (gid_t)op->arg[5].i);
+		return settle_node(in, dir, name, op);
 	if (errno == EPERM)
 		return bind_node(dir, name, op->arg[6].s, mode, device);
 	if (errno != EEXIST)
@@ -140,15 +142,16 @@ static int open_slave(int master)
 static int bind_console(const struct init *in, int slave)
 {
 	const char *name;
-	owned_fd dir = root_parent(in, "/dev/console", &name), tree = -1;
-	struct stat st;
+	owned_fd dir = root_parent(in, "/dev/console", &name), tree = -1, place = -1;
 
 	if (dir < 0)
 		return dir;
-	if (fstat(slave, &st) < 0)
-		return -errno;
 	tree = sys_open_tree(slave, "", TREE_CLONE | EMPTY_PATH);
-	return tree < 0 ? tree : place_tree(tree, &st, dir, name);
+	if (tree < 0)
+		return tree;
+	/* An image without a /dev of ours may bring a console of the machine, which is covered. */
+	place = open_place(dir, name);
+	return place < 0 ? place : sys_move_mount(tree, place);
 }
 
 static int take_terminal(int slave)

@@ -129,9 +129,9 @@ static void __attribute__((noreturn)) refuse(struct init *in, uint32_t index, in
 	_exit(1);
 }
 
-static void keep_fds(struct init *in, const struct msghdr *message)
+static void keep_fds(struct init *in, struct msghdr *message)
 {
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR((struct msghdr *)message, c)) {
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
 		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 		const unsigned char *at = CMSG_DATA(c);
 
@@ -158,7 +158,9 @@ static bool receive(struct init *in, void *to, size_t bytes)
 
 	while (bytes) {
 		struct iovec part = { to, bytes };
-		struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+		struct msghdr message = { .msg_iov = &part,
+					  .msg_iovlen = 1,
+					  .msg_control = &control,
 					  .msg_controllen = sizeof control };
 		ssize_t n = recvmsg(in->sock, &message, MSG_CMSG_CLOEXEC);
 
@@ -175,7 +177,8 @@ static bool receive(struct init *in, void *to, size_t bytes)
 
 static void *map(size_t bytes)
 {
-	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+		    -1, 0);
 }
 
 /* Forget the part that has run, unless the program's strings lie in it. */

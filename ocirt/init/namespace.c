@@ -184,7 +184,7 @@ int op_affinity(struct init *in, const struct op *op)
 
 	(void)in;
 	if (op->arg[0].n)
-		return result(syscall(SYS_sched_setaffinity, 0, op->arg[0].n, op->arg[0].s)) < 0 ? -errno : 0;
+		return result(syscall(SYS_sched_setaffinity, 0, op->arg[0].n, op->arg[0].s));
 	memset(all, 0xff, sizeof all);
 	(void)syscall(SYS_sched_setaffinity, 0, sizeof all, all);
 	return 0;

@@ -220,7 +220,9 @@ int op_stdio(struct init *in, const struct op *op)
 
 		if (fstat(fd, &st) < 0 || is_null(&st) || st.st_uid == uid)
 			continue;
-		if (fchown(fd, uid, (gid_t)-1) < 0 && errno != EPERM && errno != EINVAL && errno != EROFS)
+		if (fchown(fd, uid, (gid_t)-1) == 0)
+			continue;
+		if (errno != EPERM && errno != EINVAL && errno != EROFS)
 			return -errno;
 	}
 	return 0;

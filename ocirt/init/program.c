@@ -223,7 +223,8 @@ static void shrink(struct init *in)
 /* Where a seccomp profile forbids close_range: what we know of.  The rest is marked already. */
 static void close_own(const struct init *in, int fifo)
 {
-	const int own[] = { in->sock, in->proc, in->root, in->null.tree, in->empty.tree, in->own_proc };
+	const int own[] = { in->sock,      in->proc,       in->root,
+			    in->null.tree, in->empty.tree, in->own_proc };
 
 	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
 		if (own[i] > fifo)

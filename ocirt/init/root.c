@@ -72,7 +72,7 @@ static int replace_link(char path[PATH_MAX], int dir, size_t start, size_t end)
 /* Make one entry, a directory unless it is to be a file, and open it. */
 static int make_entry(int dir, const char *name, bool file, mode_t mode, bool *made)
 {
-	int r = file ? result(mknodat(dir, name, S_IFREG | mode, 0)) : result(mkdirat(dir, name, mode));
+	int r = result(file ? mknodat(dir, name, S_IFREG | mode, 0) : mkdirat(dir, name, mode));
 
 	if (r < 0 && r != -EEXIST)
 		return r;
@@ -200,7 +200,8 @@ bool has_magic(int fd, long magic)
 /* Open a file of the runtime's procfs, and nothing that is mounted in it. */
 int proc_open(const struct init *in, const char *path, uint64_t flags)
 {
-	owned_fd fd = sys_openat2(in->proc, path, flags, IN_BENEATH | IN_NO_MAGICLINKS | IN_NO_XDEV);
+	owned_fd fd = sys_openat2(in->proc, path, flags,
+				  IN_BENEATH | IN_NO_MAGICLINKS | IN_NO_XDEV);
 
 	if (fd >= 0 && !has_magic(fd, MAGIC_PROC))
 		return -EXDEV;

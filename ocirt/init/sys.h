@@ -142,7 +142,8 @@ static inline int sys_open_tree(int at, const char *path, unsigned flags)
 
 static inline int sys_move_mount(int tree, int onto)
 {
-	return result(syscall(NR_MOVE_MOUNT, tree, "", onto, "", MOVE_F_EMPTY_PATH | MOVE_T_EMPTY_PATH));
+	return result(syscall(NR_MOVE_MOUNT, tree, "", onto, "",
+			      MOVE_F_EMPTY_PATH | MOVE_T_EMPTY_PATH));
 }
 
 static inline int sys_mount_setattr(int fd, unsigned flags, const struct mount_attr_ *attr)
@@ -167,7 +168,8 @@ static inline int sys_fsmount(int fd, unsigned attributes)
 
 static inline int sys_statx(int fd, struct statx_ *st)
 {
-	return result(syscall(SYS_statx, fd, "", EMPTY_PATH, STATX_TYPE_MODE_INO | STATX_MOUNT_ID, st));
+	return result(syscall(SYS_statx, fd, "", EMPTY_PATH,
+			      STATX_TYPE_MODE_INO | STATX_MOUNT_ID, st));
 }
 
 static inline int sys_close_range(unsigned first, unsigned last, unsigned flags)

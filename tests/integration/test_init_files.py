@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import stat
 import struct
 import termios
+import threading
 from pathlib import Path
 
 import pytest
@@ -348,6 +350,50 @@ def test_a_rootfs_that_is_a_link_is_refused(rootfs, tmp_path):
         assert init.last.value == errno.ENOTDIR
 
 
+@pytest.fixture
+def swapped(tmp_path, rootfs, outside):
+    """rootfs/volume/target is now a directory, now a link to the host, as fast as can be."""
+    volume = rootfs / "volume"
+    volume.mkdir()
+    (volume / "target").mkdir()
+    (volume / "other").symlink_to("../" * 12 + str(outside).lstrip("/"))
+    done = threading.Event()
+    libc = ctypes.CDLL(None)
+
+    def swap():
+        names = (os.fsencode(volume / "target"), os.fsencode(volume / "other"))
+        while not done.is_set():
+            for _ in range(50):
+                libc.renameat2(-100, names[0], -100, names[1], 2)  # RENAME_EXCHANGE
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    yield volume / "target"
+    done.set()
+    thread.join()
+
+
+def test_a_race_for_the_destination_is_not_won(rootfs, swapped, outside):
+    """CVE-2021-30465, CVE-2024-45310: the worst that may come of it is an error."""
+    plans = (
+        mount("tmpfs", "/volume/target"),
+        mount("tmpfs", "/volume/target/sub"),
+        op("mkdir", "/volume/target/dir", 0o755, 0),
+        bind("/etc", "/volume/target"),
+        bind("/etc/hosts", "/volume/target/file"),
+        op("node", "/volume/target/null", 0o20666, 1, 3, 0, 0, "/dev/null", 0),
+        op("mask", "/volume/target"),
+    )
+    for _ in range(4):
+        for plan in plans:
+            # Before the pivot the init still sees where on the host it mounted.
+            with contained(rootfs, plan, asks(), pivot=False) as init:
+                assert init.last.kind in (ops.ASK, ops.FAIL)
+                if init.last.kind == ops.ASK:
+                    assert not [m for m in mounts(init) if m.startswith(str(outside))]
+    # `outside` and `nothing_leaks` look at what came of it.
+
+
 # --- mkdir, symlink, node
 
 
@@ -588,6 +634,15 @@ def test_a_terminal(rootfs, before):
             text += os.read(master, 1000)
         assert text.split() == [b"1000:5:88:620", b"hello", b"/dev/pts/0"]
         assert init.wait() == 0
+
+
+def test_a_console_of_the_image_is_covered(rootfs):
+    os.mknod(rootfs / "dev/console", 0o20600, os.makedev(5, 1))
+    plan = [op("console", 0, 0, 0, -1, 1), asks()]
+    devpts = mount("devpts", "/dev/pts", data="newinstance,ptmxmode=0666")
+    with contained(rootfs, devpts, PIVOT, *plan, pivot=False) as init:
+        assert init.last.kind == ops.FD, init.last
+        assert os.major((init.view / "dev/console").stat().st_rdev) == 136
 
 
 def test_a_terminal_without_a_console(rootfs):

@@ -51,6 +51,15 @@ def rootfs(machine, tmp_path):
     return make_rootfs(tmp_path / "rootfs")
 
 
+@pytest.fixture
+def fifo(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    yield path, fd
+    os.close(fd)
+
+
 def status(rootfs, *inside, field: str, **more) -> str:
     """Return a field of /proc/self/status as the program has it."""
     text = output(rootfs, PROC, PIVOT, *inside, *program("cat", "/proc/self/status"), **more)
@@ -152,6 +161,8 @@ def test_a_join_is_retried_in_the_user_namespace_that_owns_it(there, open_binary
         reply = init.reply()
         assert reply.kind == ops.CLONED, reply
         init.pid = reply.value
+        # Who is not dumpable belongs to root, and can be traced by no container (CVE-2016-9962).
+        assert os.stat(f"/proc/{init.pid}/mem").st_uid == 0
         for name in names:
             assert os.readlink(f"/proc/{init.pid}/ns/{name}") == os.readlink(
                 f"/proc/{there.pid}/ns/{name}"
@@ -433,6 +444,29 @@ def test_the_last_steps_need_no_sockets(rootfs):
     send = {"x86_64": (44, 46), "aarch64": (206, 211)}[os.uname().machine]
     plan = [op("seccomp", 0, on_call(number, ERRNO | 1), 0) for number in send]
     assert output(rootfs, PIVOT, *plan, *program("true")) == ""
+
+
+def test_a_profile_older_than_the_newest_calls_is_enough(rootfs, fifo):
+    """Without no_new_privs the filter comes before our last steps: no close_range, faccessat2."""
+    old = bpf((0x20, 0, 0, 0), (0x35, 0, 1, 424), (6, 0, 0, ERRNO | 1), (6, 0, 0, ALLOW))
+    hook = ("/bin/sh", ["sh", "-c", ": > /tmp/hooked"], [], "{", "}", "startContainer", 0, 5000)
+    plan = [
+        *(PROC, PIVOT, op("close_fds", 0), op("seccomp", 0, old, 0)),
+        *(op("program", "sh", ["sh", "-c", "ls /proc/self/fd"], ["PATH=/bin"]), asks()),
+        *(op("gate", "fifo", 0), op("hook", *hook), op("exec")),
+    ]
+    with contained(
+        rootfs, *plan, pivot=False, files={"fifo": fifo[1]}, stdout=subprocess.PIPE, text=True
+    ) as init:
+        assert init.last.kind == ops.ASK
+        init.answer()
+        assert init.reply().kind == ops.DONE
+        assert init.reply() is None
+        assert set(os.listdir(f"/proc/{init.pid}/fd")) == {"0", "1", "2", "3"}
+        os.write(fifo[1], b"x")
+        assert init.stage0.stdout.read().split() == ["0", "1", "2", "3"]
+        assert init.wait() == 0
+    assert (rootfs / "tmp/hooked").exists()
 
 
 def test_the_listener_waits_to_be_fetched(rootfs):
