@@ -84,19 +84,19 @@ class Init:
 
     def spawn(self) -> None:
         """Start stage 0 with our stdin, stdout and stderr; it waits for part 1."""
-        ours, theirs = socketpair()
-        os.set_inheritable(ours.fileno(), False)
-        copy = sealed_copy()
+        self._socket, theirs = socketpair()
+        copy = -1
         try:
+            copy = sealed_copy()
             os.set_inheritable(theirs.fileno(), True)
             # With no signal blocked; the init itself resets the dispositions.
             self._stage0 = os.posix_spawn(
                 f"/proc/self/fd/{copy}", ["ocirt-init", str(theirs.fileno())], {}, setsigmask=[]
             )
         finally:
-            os.close(copy)
             theirs.close()
-        self._socket = ours
+            if copy >= 0:
+                os.close(copy)
 
     def send_outside(self, fds: list[tuple[str, int]]) -> None:
         """Send part 1 with the descriptors it calls by these words; wait until the child exists."""

@@ -221,6 +221,9 @@ def claim(root: str, container_id: str, record: dict[str, Any]) -> Container:
         container.lock()
     except FileNotFoundError:  # a `delete` came between and took it for a leftover
         raise StateError("deleted while it was being created") from None
+    except OSError:
+        remove_directory(container.directory)
+        raise
     return container
 
 

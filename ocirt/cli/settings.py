@@ -10,6 +10,7 @@ import os
 
 from ocirt import log
 from ocirt.errors import Error
+from ocirt.kernel.procfs import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,12 +94,3 @@ def default_root() -> str:
     if os.geteuid() == 0 and (os.environ.get("USER") == "root" or not in_user_namespace()):
         return ""
     return f"{runtime}/ocirt"
-
-
-def in_user_namespace() -> bool:
-    """Tell whether our user namespace is a child of the machine's own."""
-    try:
-        with open("/proc/self/uid_map", "rb") as file:
-            return file.read(128).split() != [b"0", b"0", b"4294967295"]
-    except OSError:
-        return False  # a kernel without user namespaces

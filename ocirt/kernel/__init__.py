@@ -1,0 +1,1 @@
+"""What the kernel offers: constants by header, /proc, signals."""

@@ -38,7 +38,7 @@ def field(pid: int | str, name: str) -> str:
 def in_user_namespace() -> bool:
     """Whether this process is in a user namespace other than the first (its map is not whole)."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
-            return file.read().split() != ["0", "0", "4294967295"]
-    except FileNotFoundError:  # a kernel without user namespaces
+        with open("/proc/self/uid_map", "rb", buffering=0) as file:
+            return file.read(128).split() != [b"0", b"0", b"4294967295"]
+    except OSError:  # a kernel without user namespaces
         return False
