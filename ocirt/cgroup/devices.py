@@ -28,21 +28,22 @@ if TYPE_CHECKING:
 MKNOD, READ, WRITE = 1, 2, 4  # BPF_DEVCG_ACC_
 ALL = MKNOD | READ | WRITE
 ACCESS = {"m": MKNOD, "r": READ, "w": WRITE}
+_LETTERS = ("", "m", "r", "rm", "w", "wm", "rw", "rwm")  # by access bits
 TYPES = {"b": 1, "c": 2}  # BPF_DEVCG_DEV_
 
 # What every container may use: any node may be made, and the default devices opened.
-DEFAULTS: tuple[tuple[str, int | None, int | None, int], ...] = (
-    ("c", None, None, MKNOD),
-    ("b", None, None, MKNOD),
-    ("c", 1, 3, ALL),  # /dev/null
-    ("c", 1, 5, ALL),  # /dev/zero
-    ("c", 1, 7, ALL),  # /dev/full
-    ("c", 1, 8, ALL),  # /dev/random
-    ("c", 1, 9, ALL),  # /dev/urandom
-    ("c", 5, 0, ALL),  # /dev/tty
-    ("c", 5, 2, ALL),  # /dev/ptmx
-    ("c", 136, None, ALL),  # /dev/pts/*
-    ("c", 10, 200, ALL),  # /dev/net/tun
+DEFAULTS: tuple[tuple[Key, int], ...] = (
+    (("c", None, None), MKNOD),
+    (("b", None, None), MKNOD),
+    (("c", 1, 3), ALL),  # /dev/null
+    (("c", 1, 5), ALL),  # /dev/zero
+    (("c", 1, 7), ALL),  # /dev/full
+    (("c", 1, 8), ALL),  # /dev/random
+    (("c", 1, 9), ALL),  # /dev/urandom
+    (("c", 5, 0), ALL),  # /dev/tty
+    (("c", 5, 2), ALL),  # /dev/ptmx
+    (("c", 136, None), ALL),  # /dev/pts/*
+    (("c", 10, 200), ALL),  # /dev/net/tun
 )
 
 
@@ -57,17 +58,17 @@ def reduce(rules: Iterable[dict[str, Any]]) -> tuple[bool, list[Exception_]]:
         where = f"linux.resources.devices[{i}]"
         with At(where):
             table.apply(rule, where)
-    for kind, major, minor, access in DEFAULTS:
-        with At("default devices"):
-            table.put(True, (kind, major, minor), access, "default devices")
+    with At("default devices"):
+        for key, access in DEFAULTS:
+            table.put(True, key, access, "default devices")
     return table.allow, [(*key, *value) for key, value in table.exceptions.items()]
 
 
 def line(kind: str, major: int | None, minor: int | None, access: int) -> str:
     """Word an exception for devices.allow or devices.deny: `c 1:3 rwm`."""
-    letters = "".join([letter for letter in "rwm" if access & ACCESS[letter]])
-    numbers = ["*" if number is None else str(number) for number in (major, minor)]
-    return f"{kind} {':'.join(numbers)} {letters}"
+    first = "*" if major is None else major
+    second = "*" if minor is None else minor
+    return f"{kind} {first}:{second} {_LETTERS[access]}"
 
 
 class _Table:

@@ -56,9 +56,10 @@ def v1_directories(
     """Return the container's directory in each hierarchy, and in the v2 tree of a hybrid."""
     absolute, path = clean(cgroups_path, container_id)
     own = own_paths(proc)
-    mounts = _usual_places(own, root) if absolute else {}
-    if len(mounts) < sum(map(_wanted, own)):
-        mounts = _mounted_places(own, root, proc)
+    wanted = [names for names in own if names in v1.CONTROLLERS or _wanted(names)]
+    mounts = _usual_places(wanted, root) if absolute else {}
+    if len(mounts) < len(wanted):
+        mounts = _mounted_places(wanted, root, proc)
     found = []
     for names, (mount, mount_root) in mounts.items():
         base = "" if absolute else _below(mount_root, own[names])
@@ -112,24 +113,23 @@ def _wanted(names: str) -> bool:
     return any(name in v1.CONTROLLERS for name in names.split(","))
 
 
-def _usual_places(own: dict[str, str], root: str) -> dict[str, tuple[str, str]]:
+def _usual_places(wanted: list[str], root: str) -> dict[str, tuple[str, str]]:
     """Look where everybody mounts v1, which spares reading a mountinfo of hundreds of lines.
 
     The root of such a mount is not known, so this serves absolute paths only.
     """
     found = {}
-    for names in own:
-        if _wanted(names):
-            mount = f"{root}/{names.removeprefix('name=')}"
-            if os.access(mount + "/tasks", os.F_OK):
-                found[names] = (mount, "/")
+    for names in wanted:
+        mount = f"{root}/{names.removeprefix('name=')}"
+        if os.access(mount + "/tasks", os.F_OK):
+            found[names] = (mount, "/")
     return found
 
 
-def _mounted_places(own: dict[str, str], root: str, proc: str) -> dict[str, tuple[str, str]]:
+def _mounted_places(wanted: list[str], root: str, proc: str) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for names, mount, mount_root in v1_mounts(root, proc):
-        if _wanted(names) and names in own:
+        if names in wanted:
             found.setdefault(names, (mount, mount_root))
     return found
 
@@ -142,6 +142,8 @@ def _below(mount_root: str, own: str) -> str:
 
 
 def _rank(place: Place) -> int:
+    if place[0] in v1.CONTROLLERS:
+        return v1.CONTROLLERS.index(place[0])
     return min(v1.CONTROLLERS.index(n) for n in place[0].split(",") if n in v1.CONTROLLERS)
 
 

@@ -14,7 +14,7 @@ DEFAULTS = [
         "minor": -1 if minor is None else minor,
         "access": "".join(letter for letter in "rwm" if access & devices.ACCESS[letter]),
     }
-    for kind, major, minor, access in devices.DEFAULTS
+    for (kind, major, minor), access in devices.DEFAULTS
 ]
 
 
