@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes  # noqa: TID253 - a cold module, imported where a filter has to be compiled
 import os
+from errno import EEXIST
 
 from ocirt.errors import ConfigError, strerror
 
@@ -38,6 +39,7 @@ COMPARE = {
 
 NO_SUCH_SYSCALL = -1  # __NR_SCMP_ERROR
 MOST_ARGS = 6
+LARGEST_DIRECT = 600  # beyond the tables of the architectures that have socketcall or ipc
 
 
 class Comparison(ctypes.Structure):
@@ -73,6 +75,8 @@ PROTOTYPES = {
     "seccomp_attr_set": (ctypes.c_int, (_CONTEXT, ctypes.c_int, ctypes.c_uint32)),
     "seccomp_syscall_resolve_name": (ctypes.c_int, (ctypes.c_char_p,)),
     "seccomp_syscall_resolve_name_arch": (ctypes.c_int, (ctypes.c_uint32, ctypes.c_char_p)),
+    # a string of malloc(3), left to the end of the process
+    "seccomp_syscall_resolve_num_arch": (ctypes.c_char_p, (ctypes.c_uint32, ctypes.c_int)),
     "seccomp_rule_add_array": (
         ctypes.c_int,
         (_CONTEXT, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(Comparison)),
@@ -122,6 +126,18 @@ class Library:
         number: int = self._calls.seccomp_syscall_resolve_name_arch(architecture, name.encode())
         return number
 
+    def direct_number(self, architecture: int, name: str) -> int:
+        """Return the number of a system call that the kernel really sees; -1 if there is none.
+
+        For what once came by way of socketcall and ipc only, and now has a number of its own as
+        well, the library's answer is a pseudo number.
+        """
+        number = self.syscall_on(architecture, name)
+        if number >= 0 or number == NO_SUCH_SYSCALL:
+            return number
+        resolve, wanted = self._calls.seccomp_syscall_resolve_num_arch, name.encode()
+        return next((n for n in range(LARGEST_DIRECT) if resolve(architecture, n) == wanted), -1)
+
     def filter(self, default_action: int) -> Filter:
         """Return a new filter without rules."""
         return Filter(self._calls, default_action)
@@ -161,14 +177,13 @@ class Filter:
         if self._calls.seccomp_arch_exist(self._context, token):
             _check(self._calls.seccomp_arch_add(self._context, token))
 
-    def add_rule(self, action: int, number: int, conditions: list[Comparison]) -> None:
-        """Give `action` to a system call if all conditions hold."""
+    def add_rule(self, action: int, number: int, conditions: list[Comparison]) -> int:
+        """Give `action` to a system call if all conditions hold; return 0 or -EEXIST."""
         array = (Comparison * len(conditions))(*conditions)
-        _check(
-            self._calls.seccomp_rule_add_array(
-                self._context, action, number, len(conditions), array
-            )
+        result: int = self._calls.seccomp_rule_add_array(
+            self._context, action, number, len(conditions), array
         )
+        return result if result == -EEXIST else _check(result)
 
     def export(self) -> bytes:
         """Return the program, an array of struct sock_filter."""
@@ -181,9 +196,10 @@ class Filter:
             os.close(fd)
 
 
-def _check(result: int) -> None:
+def _check(result: int) -> int:
     if result < 0:
         raise ConfigError("libseccomp", strerror(-result))
+    return result
 
 
 def _path_of_loaded() -> str:

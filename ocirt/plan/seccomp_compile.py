@@ -1,27 +1,24 @@
-"""Compile a `linux.seccomp`: libseccomp's program, behind a stub for system calls yet to come.
-
-A profile lists what its author knew.  A C library that is newer tries newer calls first and falls
-back on ENOSYS only; the profile's default, mostly EPERM, breaks it (clone3, faccessat2).  So where
-the default is to refuse, a call above all that the profile names gets ENOSYS.
+"""Compile a `linux.seccomp`: names into numbers, libseccomp's program, and the front before it.
 
 Only run on a miss of the cache in `seccomp.py`.  To support one more action or flag, add a row.
 
-runtime-spec, config-linux.md, "Seccomp"; seccomp(2); bpf_prog of linux/filter.h.
+runtime-spec, config-linux.md, "Seccomp"; seccomp(2).
 """
 
 from __future__ import annotations
 
-from _struct import Struct
-from errno import ENOSYS, EPERM
+from errno import EEXIST, ENOSYS, EPERM
 
 from ocirt.errors import At, ConfigError
 from ocirt.plan.libseccomp import COMPARE, MOST_ARGS, NO_SUCH_SYSCALL, Comparison, Library
+from ocirt.plan.seccomp_front import count, front, is_tangled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.plan.libseccomp import Filter
+    from ocirt.plan.seccomp_front import Rules
 
 # linux/seccomp.h; the low 16 bits are the action's data
 ACTIONS = {
@@ -50,31 +47,11 @@ FLAGS = {
 DEFAULT_FLAGS = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
 WAIT_KILLABLE_RECV = FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
 
-# linux/audit.h; libseccomp's tokens are the kernel's numbers, but for x32, which the kernel tells
-# from x86-64 by a bit of the system call's number
-AUDIT_ARCH_S390 = 0x00000016
-AUDIT_ARCH_S390X = 0x80000016
-AUDIT_ARCH_X86_64 = 0xC000003E
-ARCH_X32 = 0x4000003E
-X32_BIT = 0x40000000
-
-# linux/bpf_common.h, as the operations that the stub needs
-LD_ABS = 0x20  # BPF_LD | BPF_W | BPF_ABS
-JA = 0x05  # BPF_JMP | BPF_JA
-JEQ = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
-JGT = 0x25  # BPF_JMP | BPF_JGT | BPF_K
-JSET = 0x45  # BPF_JMP | BPF_JSET | BPF_K
-RET = 0x06  # BPF_RET | BPF_K
 MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
-
-# struct seccomp_data
-NR, ARCH = 0, 4
 
 # Beyond so many rules the search by halves is worth its code; and libseccomp up to 2.5.4 goes
 # wrong with it when there are none.
 MANY = 32
-
-_INSTRUCTION = Struct("=HBBI")
 
 
 def build(section: dict[str, Any]) -> tuple[bytes, int, bool, str]:
@@ -86,24 +63,33 @@ def build(section: dict[str, Any]) -> tuple[bytes, int, bool, str]:
     library = Library()
     default_name = section["defaultAction"]
     default = _action(default_name, section.get("defaultErrnoRet"), "defaultErrnoRet")
-    rules = section.get("syscalls") or ()
+    entries = section.get("syscalls") or ()
     architectures = _architectures(section, library)
+    by_name: dict[str, Rules] = {}
+    for index, entry in enumerate(entries):
+        with At(f"syscalls[{index}]"):
+            for name, rule in _rules(entry, default):
+                by_name.setdefault(name, []).append(rule)
+    tangled = {name: rules for name, rules in by_name.items() if is_tangled(rules)}
     with library.filter(default) as new:
         for index, token in enumerate(architectures):
             with At(f"architectures[{index}]"):
                 new.add_architecture(token)
-        if len(rules) > MANY:
+        if len(entries) > MANY:
             new.optimize()
-        for index, rule in enumerate(rules):
-            with At(f"syscalls[{index}]"):
-                _add(rule, default, new, library)
+        for name, rules in by_name.items():
+            with At(f"syscalls: {name}"):
+                _add(name, _invisible(rules, default) if name in tangled else rules, new, library)
         program = new.export()
+    last = {}
     if default_name not in PERMISSIVE and default != ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS:
-        names = {name for rule in rules for name in rule["names"]}
-        program = stub(_last(names, architectures, library)) + program
-    count = _count(program)
-    if count > MOST_INSTRUCTIONS:
-        raise ConfigError(f"comes to {count} instructions, the kernel takes {MOST_INSTRUCTIONS}")
+        names = {name for entry in entries for name in entry["names"]}
+        last = _last(names, architectures, library)
+    program = front(last, _numbers(tangled, architectures, library), default) + program
+    if count(program) > MOST_INSTRUCTIONS:
+        raise ConfigError(
+            f"comes to {count(program)} instructions, the kernel takes {MOST_INSTRUCTIONS}"
+        )
     return program, flags, listener, library.path
 
 
@@ -166,29 +152,56 @@ def _architectures(section: dict[str, Any], library: Library) -> list[int]:
     return found
 
 
-def _add(rule: dict[str, Any], default: int, new: Filter, library: Library) -> None:
-    """Add one entry of `syscalls`."""
-    action = _action(rule["action"], rule.get("errnoRet"), "errnoRet")
+def _rules(entry: dict[str, Any], default: int) -> list[tuple[str, tuple[int, list[Comparison]]]]:
+    """Take an entry of `syscalls` apart: (name, (action, conditions that all have to hold))."""
+    action = _action(entry["action"], entry.get("errnoRet"), "errnoRet")
     conditions = []
-    for index, condition in enumerate(rule.get("args") or ()):
+    for index, condition in enumerate(entry.get("args") or ()):
         with At(f"args[{index}]"):
             conditions.append(_comparison(condition))
     if action == default:
-        return  # libseccomp refuses a rule that changes nothing
+        return []  # libseccomp refuses a rule that changes nothing
     used = [condition.arg for condition in conditions]
+    groups = [conditions]
     if len(set(used)) < len(used):
         # libseccomp takes an argument once per rule.  The peers then read all conditions of the
         # entry as alternatives, and profiles rely on it.
         groups = [[condition] for condition in conditions]
-    else:
-        groups = [conditions]
-    for name in rule["names"]:
-        number = library.syscall(name)
-        if number == NO_SUCH_SYSCALL:
-            continue  # profiles name calls of every kernel there is
-        for group in groups:
-            with At(name):
-                new.add_rule(action, number, group)
+    return [(name, (action, group)) for name in entry["names"] for group in groups]
+
+
+def _add(name: str, rules: Rules, new: Filter, library: Library) -> None:
+    """Give the rules of one system call to libseccomp; an unknown name is of another kernel."""
+    number = library.syscall(name)
+    if number == NO_SUCH_SYSCALL:
+        return
+    for action, conditions in rules:
+        if new.add_rule(action, number, conditions) == -EEXIST:
+            raise ConfigError("has another action for the same arguments already")
+
+
+def _invisible(rules: Rules, default: int) -> Rules:
+    """Return what libseccomp gets of tangled rules, which the front decides where it can.
+
+    It cannot where the call comes by way of socketcall, on 32-bit x86: the arguments are out of
+    sight there.  libseccomp ignores conditions then, so the mildest action counts.
+    """
+    actions = [action for action, _ in rules]
+    mildest = max([*actions, default], key=lambda action: -1 if action >> 31 else action)
+    return [] if mildest == default else [(mildest, [])]
+
+
+def _numbers(
+    tangled: dict[str, Rules], architectures: list[int], library: Library
+) -> dict[int, list[tuple[int, Rules]]]:
+    """Return (number, rules) of the calls that the front decides, for each architecture."""
+    found: dict[int, list[tuple[int, Rules]]] = {}
+    for name, rules in tangled.items():
+        for token in architectures:
+            number = library.direct_number(token, name)
+            if number >= 0:
+                found.setdefault(token, []).append((number, rules))
+    return found
 
 
 def _comparison(condition: dict[str, Any]) -> Comparison:
@@ -200,55 +213,11 @@ def _comparison(condition: dict[str, Any]) -> Comparison:
     return Comparison(condition["index"], op, condition["value"], condition.get("valueTwo") or 0)
 
 
-def _last(names: set[str], architectures: list[int], library: Library) -> dict[int, dict[int, int]]:
-    """Return the largest number named: {audit architecture: {libseccomp's token: number}}."""
-    found: dict[int, dict[int, int]] = {}
+def _last(names: set[str], architectures: list[int], library: Library) -> dict[int, int]:
+    """Return the largest number that the profile names on each architecture."""
+    found = {}
     for token in architectures:
-        numbers = [library.syscall_on(token, name) for name in names]
-        largest = max(numbers, default=-1)
+        largest = max([library.syscall_on(token, name) for name in names], default=-1)
         if largest >= 0:
-            audit = AUDIT_ARCH_X86_64 if token == ARCH_X32 else token
-            found.setdefault(audit, {})[token] = largest
+            found[token] = largest
     return found
-
-
-def stub(last: dict[int, dict[int, int]]) -> bytes:
-    """Return instructions that answer ENOSYS beyond `last`, and else run into what follows.
-
-    An architecture that is not in `last` is left to the filter, and so are the numbers of x32
-    where it is not named: the filter has its own answer to those.
-    """
-    code = b""
-    # From the last to the first, since each section jumps over all that follow it.
-    for audit, by_token in reversed(last.items()):
-        body = _section(audit, by_token) + _op(JA, _count(code))
-        code = _op(JEQ, audit, 0, _count(body)) + body + code
-    return _op(LD_ABS, ARCH) + code if code else b""
-
-
-def _section(audit: int, by_token: dict[int, int]) -> bytes:
-    """Return the part of one architecture; what is not refused runs out of its end."""
-    start = _op(LD_ABS, NR)
-    plain = _refuse_above(by_token.get(audit))
-    if audit in (AUDIT_ARCH_S390, AUDIT_ARCH_S390X):
-        # The kernel shows a number beyond its table as 0: straight to the refusal.
-        return start + _op(JEQ, 0, 1, 0) + plain
-    if audit == AUDIT_ARCH_X86_64:
-        wide = _refuse_above(by_token.get(ARCH_X32))
-        plain += _op(JA, _count(wide))
-        return start + _op(JSET, X32_BIT, _count(plain), 0) + plain + wide
-    return start + plain
-
-
-def _refuse_above(number: int | None) -> bytes:
-    if number is None:
-        return b""
-    return _op(JGT, number, 0, 1) + _op(RET, ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS)
-
-
-def _count(code: bytes) -> int:
-    return len(code) // _INSTRUCTION.size
-
-
-def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return _INSTRUCTION.pack(code, if_true, if_false, value)
