@@ -220,18 +220,19 @@ static void shrink(struct init *in)
 	madvise((void *)(stack - 32 * page), 31 * page, MADV_DONTNEED);
 }
 
-/* Where a seccomp profile forbids close_range: what we know of.  The rest is marked already. */
+/* Where a seccomp profile forbids close_range: what we know of.  The rest is marked already.  The
+ * socket goes last, since its end tells the runtime that we wait. */
 static void close_own(const struct init *in, int fifo)
 {
-	const int own[] = { in->sock,      in->proc,       in->root,
-			    in->null.tree, in->empty.tree, in->own_proc };
+	const int own[] = { in->proc,       in->own_proc,   in->root,
+			    in->null.tree, in->empty.tree, in->sock };
 
-	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-		if (own[i] > fifo)
-			close(own[i]);
 	for (uint32_t i = 0; i < in->slot_count; i++)
 		if (slot_fd(in, i) > fifo)
 			close(slot_fd(in, i));
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+		if (own[i] > fifo)
+			close(own[i]);
 }
 
 /* Keep 0-2, the preserved descriptors and the fifo, which becomes the next one. */
