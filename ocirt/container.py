@@ -188,6 +188,10 @@ def destroy(container: Container) -> list[HookError]:
             if manager.version == 1 and manager.frozen():
                 manager.thaw()
         manager.remove()
+    if container.record["host_mounts"] is not None:
+        from ocirt.kernel import mounts
+
+        mounts.detach(container.record["rootfs"], container.record["host_mounts"])
     hooks = (
         container.config()["hooks"]["poststop"] if "poststop" in container.record["hooks"] else []
     )

@@ -15,7 +15,7 @@ from ocirt import checks, plan, quick, state
 from ocirt.container import poststop, state_text
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import At, Error
-from ocirt.kernel import procfs
+from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init
 from ocirt.plan import identity
 from ocirt.plan.host import Host
@@ -183,6 +183,9 @@ def _make(draft: Draft, undo: Undo) -> Made:
         "phase": state.CREATING,
         "cgroup": manager.record() if manager else None,
         "own_pid_namespace": "pid" in draft.context.namespaces.new,
+        # Without a mount namespace the mounts are made in the caller's, and `delete` takes them
+        # away; what was there before stays.
+        "host_mounts": None if draft.context.namespaces.has("mount") else mounts.below(draft.rootfs),
         "hooks": [
             stage for stage in ("poststart", "poststop") if (config.get("hooks") or {}).get(stage)
         ],
@@ -200,6 +203,8 @@ def _make(draft: Draft, undo: Undo) -> Made:
         manager.create(draft.linux.get("resources") or {})
         undo.add(manager.undo)
         undo.add(manager.kill, 9)
+    if record["host_mounts"] is not None:
+        undo.add(mounts.detach, draft.rootfs, record["host_mounts"])
     undo.add(init.kill)
     init.spawn()
     outside = [

@@ -44,7 +44,8 @@ def flags(container: Container, manager: Manager | None) -> int:
         found |= START
     if container.record["own_pid_namespace"]:
         found |= KILL  # else every process of the cgroup gets the signal
-    if "poststop" not in hooks and (manager is None or manager.driver == "fs"):
+    plain = manager is None or manager.driver == "fs"
+    if "poststop" not in hooks and container.record["host_mounts"] is None and plain:
         found |= DELETE
     return found
 

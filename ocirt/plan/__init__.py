@@ -176,6 +176,7 @@ INSIDE: tuple[Stage, ...] = (
     _plain(identity.scheduling),
     _ready,                      # rlimits are set now, so that they bind the program, not us
     _on_host(identity.selinux),
+    _plain(program.home),        # before a filter can forbid openat2
     _enter_early,                # root enters what is closed to the user; EACCES is tried again
     _close,                      # while no filter can forbid it
     _seccomp_early,              # without no_new_privs the kernel wants CAP_SYS_ADMIN for it
@@ -183,7 +184,7 @@ INSIDE: tuple[Stage, ...] = (
     _on_host(identity.become),   # stdio owner, groups, ids, capabilities
     _death_signal,               # after the ids: their change clears it
     _enter_late,
-    _find,                       # with the user's rights: $HOME, the lookup of argv[0]
+    _find,                       # with the user's rights: the lookup of argv[0]
     _seccomp_late,               # with no_new_privs the profile need not allow our own steps
     _gate,                       # what fails above this line fails `create`
     hookpoints.at_start,

@@ -65,16 +65,15 @@ def make(config: dict[str, Any], context: Context) -> list[Op]:
             ops.append(_node(device, path, where, bind))
     if bound:
         return ops
-    if context.namespaces.has("mount"):
-        for path, major, minor in DEFAULT_NODES:
-            if path not in named:
-                args = (path, k.S_IFCHR | 0o666, major, minor, 0, 0, path, bind)
-                ops.append(Op("node", args, "default devices", f"{path} c {major}:{minor}"))
-        for target, path in LINKS:
-            ops.append(Op("symlink", (target, path), "default links", f"{path} -> {target}"))
-        if context.host.exists("/proc/kcore"):
-            what = "/dev/core -> /proc/kcore"
-            ops.append(Op("symlink", ("/proc/kcore", "/dev/core"), "default links", what))
+    for path, major, minor in DEFAULT_NODES:
+        if path not in named:
+            args = (path, k.S_IFCHR | 0o666, major, minor, 0, 0, path, bind)
+            ops.append(Op("node", args, "default devices", f"{path} c {major}:{minor}"))
+    for target, path in LINKS:
+        ops.append(Op("symlink", (target, path), "default links", f"{path} -> {target}"))
+    if context.host.exists("/proc/kcore"):
+        what = "/dev/core -> /proc/kcore"
+        ops.append(Op("symlink", ("/proc/kcore", "/dev/core"), "default links", what))
     return ops
 
 

@@ -130,8 +130,6 @@ def _source(mount: dict[str, Any], context: Context) -> str:
 def make(config: dict[str, Any], context: Context) -> list[Op]:
     """Compile every mount of the config."""
     mounts = config.get("mounts") or ()
-    if mounts and not context.namespaces.has("mount"):
-        raise ConfigError("mounts", "need a mount namespace")
     ops: list[Op] = []
     label = (config.get("linux") or {}).get("mountLabel") or ""
     for index, mount in enumerate(mounts):

@@ -86,8 +86,22 @@ def _cwd(config: dict[str, Any]) -> str:
     return cwd
 
 
+def home(config: dict[str, Any]) -> list[Op]:
+    """Look up $HOME if the environment lacks it.
+
+    While still root, and before any filter: a profile older than openat2 would forbid it.
+    """
+    process = config.get("process")
+    if not process:
+        return []
+    if any(item.startswith("HOME=") and item != "HOME=" for item in process.get("env") or ()):
+        return []
+    uid = (process.get("user") or {}).get("uid") or 0
+    return [Op("home", (uid,), ENV, f"HOME of uid {uid}")]
+
+
 def find(config: dict[str, Any], listen: int = 0) -> list[Op]:
-    """Look up HOME and the program; listen: descriptors of socket activation."""
+    """Look up the program; listen: descriptors of socket activation."""
     process = config.get("process")
     if not process:
         return []
@@ -95,12 +109,7 @@ def find(config: dict[str, Any], listen: int = 0) -> list[Op]:
     if not args:
         raise ConfigError("process.args", "args must not be empty")
     env = environment(process.get("env") or [], listen)
-    ops = []
-    if not any(item.startswith("HOME=") for item in env):
-        uid = (process.get("user") or {}).get("uid") or 0
-        ops.append(Op("home", (uid,), ENV, f"HOME of uid {uid}"))
-    ops.append(Op("program", (args[0], args, env), "process.args", args[0]))
-    return ops
+    return [Op("program", (args[0], args, env), "process.args", args[0])]
 
 
 def close(preserve: int) -> list[Op]:

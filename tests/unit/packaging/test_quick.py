@@ -60,6 +60,7 @@ def made(tmp_path, process):
             "phase": state.CREATED,
             "cgroup": None,
             "own_pid_namespace": own_pid_namespace,
+            "host_mounts": None,
             "hooks": list(hooks),
             "pid": process.pid,
             "start_time": procfs.stat(process.pid)[1],

@@ -121,9 +121,20 @@ def test_a_device_of_the_config_stands_in_for_the_default(machine: Host) -> None
     assert null.args[1] & 0o7777 == 0o666  # podman's type bits in fileMode are masked out
 
 
-def test_without_a_mount_namespace_nothing_may_be_mounted(machine: Host) -> None:
-    config = config_with(linux={"namespaces": []})
-    with pytest.raises(Error, match="need a mount namespace"):
+def test_without_a_mount_namespace_the_root_is_changed_by_chroot(machine: Host) -> None:
+    config = config_with(linux={"namespaces": [], "maskedPaths": [], "readonlyPaths": []})
+    config["root"]["readonly"] = False
+    compiled = plan.compile(config, context_of(config, machine))
+    (pivot,) = [op for op in compiled if op.name == "pivot"]
+    assert pivot.args == (ops.CHROOT,)
+    assert "propagation" not in {op.name for op in compiled}
+
+
+@pytest.mark.parametrize("field", ["maskedPaths", "readonlyPaths"])
+def test_without_a_mount_namespace_nothing_may_be_covered(field: str, machine: Host) -> None:
+    config = config_with(linux={"namespaces": [], "maskedPaths": [], "readonlyPaths": []})
+    config["linux"][field] = ["/proc/x"]
+    with pytest.raises(Error, match=f"linux.{field}: needs a mount namespace"):
         plan.compile(config, context_of(config, machine))
 
 
