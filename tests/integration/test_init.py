@@ -33,7 +33,6 @@ from tests.integration.init_driver import (
     refused,
 )
 
-
 # kB and bytes; with glibc, what it drags along
 LARGEST_RSS, LARGEST_BINARY = (150, 100_000) if shutil.which("musl-gcc") else (700, 1_000_000)
 
