@@ -46,6 +46,7 @@ class Wish:
         self.no_new_keyring = False
         self.preserve_fds = 0
         self.rootless = False
+        self.seccomp_cache: str | None = None
         self.cgroup_driver = "fs"
         self.detach = True
         self.gate = True
@@ -104,7 +105,7 @@ class Draft:
         context.preserve_fds = wish.preserve_fds + context.listen_fds
         context.gate = wish.gate
         context.die_with_runtime = not wish.detach
-        context.seccomp_cache = os.path.join(wish.root, "@seccomp")  # no id has an @
+        context.seccomp_cache = wish.seccomp_cache
         if manager is not None:
             context.attach_files = manager.attach_files()
             context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""

@@ -40,6 +40,7 @@ def wish(arguments: Arguments, settings: Settings) -> Wish:
     made.no_new_keyring = arguments.no_new_keyring
     made.preserve_fds = arguments.preserve_fds
     made.rootless = settings.rootless
+    made.seccomp_cache = settings.seccomp_cache
     made.cgroup_driver = settings.cgroup_driver
     return made
 

@@ -38,6 +38,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     wish = Wish(arguments.id, settings.root, arguments.words[0] if arguments.words else os.getcwd())
     wish.config_name = arguments.config
     wish.rootless = settings.rootless
+    wish.seccomp_cache = settings.seccomp_cache
     wish.cgroup_driver = settings.cgroup_driver
     draft = Draft(wish)
     rows = _writes(draft) + [_row(op) for op in draft.plan]

@@ -74,6 +74,11 @@ class Settings:
             self._root = default_root() or "/run/ocirt"
         return self._root
 
+    @property
+    def seccomp_cache(self) -> str:
+        """Where compiled filters are kept: one place whatever the state root, so that all share."""
+        return (default_root() or "/run/ocirt") + "-seccomp"
+
     def ensure_root(self) -> str:
         """Make the state root, for its owner alone, and return it."""
         root = self.root

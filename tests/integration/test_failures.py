@@ -53,7 +53,6 @@ def wish(bundle, workdir, host):
 def leftovers(wish, host):
     """What a failed create has left: in the state directory, of the pid file, on the machine."""
     found = os.listdir(wish.root) if os.path.isdir(wish.root) else []
-    found = [name for name in found if name != "@seccomp"]
     if os.path.exists(wish.pid_file):
         found.append(wish.pid_file)
     return found + host.leftovers()
