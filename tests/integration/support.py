@@ -493,6 +493,11 @@ class Host:
                 alive.add(f"{pid} ({name})")
         return alive
 
+    @staticmethod
+    def grandchildren(pid):
+        """Return the children of another process."""
+        return {f"{child} ({name})" for child, _, name in children(pid)}
+
     def states(self):
         if not os.path.isdir(self.state):
             return set()
@@ -536,9 +541,9 @@ class Host:
         shutil.rmtree(self.state, ignore_errors=True)
 
 
-def children():
-    """Return (pid, state, name) of each child of this process."""
-    me = str(os.getpid())
+def children(of=None):
+    """Return (pid, state, name) of each child of a process, by default of this one."""
+    me = str(of or os.getpid())
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():

@@ -16,34 +16,27 @@ from tests.integration.support import DROP, base_config, namespaces, only_ocirt
 # --- ids
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a", "A-b_c.d+e", "0", "web-1.example", ".hidden", "...", "x" * 200],
-    ids=lambda n: n[:20],
-)
+GOOD = ["a", "A-b_c.d+e", "0", "web-1.example", ".hidden", "...", "x" * 200]
+BAD = ["a/b", "..", ".", "../up", "/abs", "a b", "a\nb", "ä", "a:b", "a\tb", "$(id)", "*"]
+
+
+@pytest.mark.parametrize("name", GOOD, ids=lambda name: name[:20])
 def test_a_good_id(runtime, bundle, name):
     b = bundle("true", container_id=name)
     b.patch(linux={"cgroupsPath": f"/ocirt-test/t{os.getpid()}-id"})
     assert runtime.run(b).code == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a/b", "..", ".", "../up", "/abs", "a b", "a\nb", "ä", "a:b", "a\tb", "$(id)", "*"],
-    ids=repr,
-)
-@pytest.mark.parametrize("verb", ["create", "run", "state", "start", "kill", "delete"])
-def test_a_bad_id_is_refused_by_every_verb(runtime, bundle, name, verb):
-    if verb in ("create", "run"):
-        b = bundle("true")
-        options = ["-b", b.path]
-    else:
-        options = []
-    os.makedirs(runtime.root, exist_ok=True)
-    result = runtime(verb, *options, name)
-    assert result.code == 1, str(result)
-    if runtime.flavour != "crun":
-        assert "invalid" in result.error or "does not exist" in result.error, str(result)
+@pytest.mark.parametrize("name", BAD, ids=repr)
+def test_a_bad_id_is_refused_by_every_verb(runtime, bundle, name):
+    b = bundle("true")
+    os.makedirs(runtime.root)
+    for verb in ("create", "run", "state", "start", "kill", "delete"):
+        options = ["-b", b.path] if verb in ("create", "run") else []
+        result = runtime(verb, *options, name)
+        assert result.code == 1, str(result)
+        if runtime.flavour != "crun":
+            assert "invalid" in result.error or "does not exist" in result.error, str(result)
     assert runtime.host.leftovers() == []
 
 
@@ -129,7 +122,19 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("name", TEXTS)
+OURS_ALONE = {
+    "null": "runc 1.1 panics",
+    "huge-number": "runc quotes the number in full",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=only_ocirt(OURS_ALONE[name])) if name in OURS_ALONE else name
+        for name in TEXTS
+    ],
+)
 def test_a_config_that_cannot_be_read(runtime, bundle, name):
     b = bundle("true")
     with open(f"{b.path}/config.json", "wb") as file:
@@ -221,11 +226,6 @@ def set_at(config, place, value):
 )
 def test_a_wrong_type_is_refused(runtime, bundle, place, value):
     """A lenient runtime is an insecure one: "false" must not count as true."""
-    if runtime.flavour != "ocirt" and place in (
-        "process.capabilities.bounding",
-        "process.user.umask",
-    ):
-        pytest.skip("others take some of these")
     b = bundle("true")
     set_at(b.config, place, value)
     b.save()
@@ -233,9 +233,7 @@ def test_a_wrong_type_is_refused(runtime, bundle, place, value):
 
 
 @only_ocirt("runc 1.1 misses some of what the spec requires, and says so late")
-@pytest.mark.parametrize(
-    "place", ["ociVersion", "process.cwd", "root.path", "process.args", "process.user.uid"]
-)
+@pytest.mark.parametrize("place", ["ociVersion", "process.cwd", "root.path", "process.args"])
 def test_a_missing_field_is_refused(runtime, bundle, place):
     b = bundle("true")
     *path, last = place.split(".")
@@ -249,13 +247,23 @@ def test_a_missing_field_is_refused(runtime, bundle, place):
 
 # --- values
 
+
+def rlimits(kind, soft, hard, count=1):
+    limit = {"type": f"RLIMIT_{kind}", "soft": soft, "hard": hard}
+    return {"process": {"rlimits": [limit] * count}}
+
+
+def io_priority(kind, priority):
+    return {"process": {"ioPriority": {"class": f"IOPRIO_CLASS_{kind}", "priority": priority}}}
+
+
 VALUES = [
     # patch                                                        sentence  ours, the place
     ({"process": {"args": []}}, "args must not be empty", "process.args"),
     ({"process": {"cwd": "tmp"}}, "Cwd must be an absolute path", "process.cwd"),
     ({"process": {"cwd": ""}}, "Cwd property must not be empty", "process.cwd"),
-    ({"process": {"rlimits": [{"type": "RLIMIT_FOO", "soft": 1, "hard": 1}]}}, "RLIMIT_FOO", "process.rlimits[0]"),
-    ({"process": {"rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]}}, "", "process.rlimits[0]"),
+    (rlimits("FOO", 1, 1), "RLIMIT_FOO", "process.rlimits[0]"),
+    (rlimits("CORE", 2, 1), "", "process.rlimits[0]"),
     ({"process": {"args": ["a\0b"]}}, "", "process.args"),
     ({"hostname": "x" * 100}, "", "hostname"),
     ({"linux": {"rootfsPropagation": "upwards"}}, "upwards", "linux.rootfsPropagation"),
@@ -264,11 +272,11 @@ ONLY_OURS = [
     ({"process": {"env": ["NOVALUE"]}}, "process.env[0]"),
     ({"process": {"env": ["=x"]}}, "process.env[0]"),
     ({"process": {"env": ["A=b\0c"]}}, "process.env[0]"),
-    ({"process": {"rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}] * 2}}, "process.rlimits[1]"),
+    (rlimits("CORE", 0, 0, count=2), "process.rlimits[1]"),
     ({"process": {"oomScoreAdj": 2000}}, "process.oomScoreAdj"),
     ({"process": {"user": {"uid": 0, "gid": 0, "umask": 0o10000}}}, "process.user.umask"),
-    ({"process": {"ioPriority": {"class": "IOPRIO_CLASS_X", "priority": 1}}}, "process.ioPriority"),
-    ({"process": {"ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8}}}, "process.ioPriority"),
+    (io_priority("X", 1), "process.ioPriority"),
+    (io_priority("BE", 8), "process.ioPriority"),
     ({"process": {"scheduler": {"policy": "SCHED_X"}}}, "process.scheduler"),
     ({"process": {"scheduler": {"policy": "SCHED_OTHER", "nice": 50}}}, "process.scheduler"),
     ({"process": {"scheduler": {"policy": "SCHED_OTHER", "priority": 5}}}, "process.scheduler"),
@@ -283,9 +291,6 @@ ONLY_OURS = [
     ({"linux": {"intelRdt": {"closID": "x"}}}, "linux.intelRdt"),
     ({"linux": {"netDevices": {"no-such-device": {}}}}, "linux.netDevices"),
     ({"mounts": [{"destination": "/x", "source": "a\0b", "options": ["bind"]}]}, "mounts[0]"),
-    ({"vm": {"kernel": {"path": "/vmlinuz"}}}, "vm"),
-    ({"solaris": {"milestone": "x"}}, "solaris"),
-    ({"windows": {"layerFolders": []}}, "windows"),
 ]  # fmt: skip
 
 
@@ -312,9 +317,14 @@ def test_several_faults_are_said_together(runtime, bundle):
     assert all(p in result.error for p in ("process.cwd", "process.oomScoreAdj", "process.args"))
 
 
-def test_a_config_without_a_process_is_refused(runtime, bundle):
-    """The spec leaves `process` out only until `start`; nobody starts such a container."""
-    runtime.refuses_to_create(bundle(process=DROP), ours="process")
+def test_a_container_without_a_process_can_at_most_be_created(runtime, bundle):
+    """The spec requires `process` only when `start` is called."""
+    b = bundle(process=DROP)
+    if runtime.try_create(b).code == 0:
+        assert runtime.status(b) == "created"
+        runtime.refuses("start", b.id, saying="process")
+        runtime.delete(b, "--force")
+    assert runtime.host.leftovers() == []
 
 
 def test_a_config_without_a_root_is_refused(runtime, bundle):
