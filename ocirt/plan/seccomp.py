@@ -17,6 +17,7 @@ runtime-spec, config-linux.md, "Seccomp"; seccomp(2).
 
 from __future__ import annotations
 
+import marshal
 import os
 from _blake2 import blake2b
 from _struct import Struct
@@ -58,13 +59,14 @@ def _name(section: dict[str, Any]) -> str:
     The listener's path differs from container to container and is not part of the program.
     """
     content = [
-        (key, value)
+        [key, value]
         for key, value in section.items()
         if key not in ("listenerPath", "listenerMetadata")
     ]
     kernel = os.uname()
-    subject = repr((content, bool(section.get("listenerPath")), kernel.machine, kernel[2:4]))
-    return blake2b(subject.encode("utf-8", "backslashreplace"), digest_size=20).hexdigest()
+    subject = [content, bool(section.get("listenerPath")), kernel.machine, *kernel[2:4]]
+    # Version 2 writes values only; later ones refer back to equal objects or not, as it happens.
+    return blake2b(marshal.dumps(subject, 2), digest_size=20).hexdigest()
 
 
 def library_mark(path: str) -> str:
