@@ -110,6 +110,13 @@ class Group:
         self.manager.undo()
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.01)
+
+
 def put(path, value):
     with open(path, "w") as file:
         file.write(value)
@@ -338,14 +345,10 @@ def test_processes_that_keep_forking_are_all_killed(group, number):
                 time.sleep(0.001)
 
     pid = group.create(pids={"limit": 20}).spawn(breed)
-    time.sleep(0.2)
-    assert len(group.manager.pids()) > 5
+    wait_until(lambda: len(group.manager.pids()) > 10)
     group.manager.kill(number)
     assert os.WTERMSIG(group.reap(pid)) == number
-    deadline = time.monotonic() + 10
-    while group.manager.pids():
-        assert time.monotonic() < deadline, "survivors"
-        time.sleep(0.01)
+    wait_until(lambda: not group.manager.pids())
     group.manager.remove()
 
 
@@ -530,6 +533,91 @@ def attach(program, directory):
         os.close(program)
 
 
+# --- without privileges
+
+USER = 4711
+
+
+def as_user(function):
+    """Return the answer of a function that runs as an ordinary user, in the caller's cgroups."""
+    answer, told = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setgroups([])
+            os.setgid(USER)
+            os.setuid(USER)
+            os.write(told, json.dumps(function()).encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(told)
+    with open(answer, "rb") as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    return json.loads(text)
+
+
+def attempt(path, **resources):
+    """Make and remove a cgroup as an unprivileged caller; return its directories, or the error."""
+    manager = cgroup.open_manager(path, "ocirt-test-user", rootless=True)
+    try:
+        manager.create(resources)
+    except Error as error:
+        return str(error)
+    made = [directory for directory in manager.directories() if os.path.isdir(directory)]
+    manager.undo()
+    return made
+
+
+def test_nothing_delegated_and_nothing_asked_for_is_fine():
+    assert as_user(lambda: attempt("", devices=[DENY_ALL])) == []
+
+
+def test_nothing_delegated_and_a_limit_asked_for_is_refused():
+    assert as_user(lambda: attempt("", pids={"limit": 5})) == (
+        "linux.resources.pids.limit: rootless needs no limits + no cgrouppath"
+        " when no permission is granted for cgroups"
+    )
+
+
+def test_nothing_delegated_and_a_path_asked_for_is_refused():
+    error = as_user(lambda: attempt("/ocirt-test-user/x"))
+    assert error.startswith("linux.cgroupsPath: /sys/fs/cgroup/")
+    assert error.endswith(": permission denied")
+
+
+@needs_v2
+@has("pids")
+def test_a_delegated_cgroup_takes_limits(group):
+    group.create()
+    directory = group.manager.cgroup_dir()
+    group.manager.delegate(USER)
+    shell = directory + "/shell"
+    os.mkdir(shell)
+    os.chown(shell, USER, -1)
+    os.chown(shell + "/cgroup.procs", USER, -1)
+
+    def inside():
+        manager = cgroup.open_manager("", "box", rootless=True)
+        manager.create({"pids": {"limit": 5}})
+        with open(manager.path_of("pids.max")) as file:
+            limit = file.read().strip()
+        return manager.cgroup_dir(), limit
+
+    def enter():
+        put(shell + "/cgroup.procs", "0")
+        return as_user(inside)
+
+    pid = os.fork()
+    if not pid:
+        try:
+            os._exit(0 if enter() == [directory + "/box", "5"] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 # --- v2 alone
 
 
@@ -563,6 +651,17 @@ def test_huge_pages_are_limited(group):
     group.create(hugepageLimits=[{"pageSize": "2MB", "limit": 4 << 20}])
     assert group.read("hugetlb.2MB.max") == str(4 << 20)
     assert group.read("hugetlb.2MB.rsvd.max") == str(4 << 20)
+
+
+@needs_v2
+@has("rdma")
+def test_rdma_handles_are_limited(group):
+    try:
+        name = os.listdir("/sys/class/infiniband")[0]
+    except (FileNotFoundError, IndexError):
+        pytest.skip("no RDMA device")
+    group.create(rdma={name: {"hcaHandles": 3, "hcaObjects": 10000}})
+    assert group.read("rdma.max") == f"{name} hca_handle=3 hca_object=10000"
 
 
 @needs_v2
