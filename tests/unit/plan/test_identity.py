@@ -1,3 +1,5 @@
+"""Users, capabilities, labels, scheduling and limits: the ops of one config on one machine."""
+
 from __future__ import annotations
 
 import struct

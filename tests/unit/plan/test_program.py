@@ -1,3 +1,5 @@
+"""The environment, the working directory, the lookup of the program and its sentences."""
+
 from __future__ import annotations
 
 import errno

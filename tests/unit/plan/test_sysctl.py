@@ -1,3 +1,5 @@
+"""Which kernel parameters a container may set, and where each is written."""
+
 from __future__ import annotations
 
 import os
