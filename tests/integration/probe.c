@@ -9,6 +9,7 @@
  *   probe self                      argv[0] .. argv[n], then the environment, one a line
  *   probe kill SIGNAL               kill itself
  *   probe sleep SECONDS             sleep, ignoring nothing
+ *   probe swap A B SECONDS          exchange two names over and over (the racer of test_security.py)
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -160,6 +162,21 @@ static int probe_signals(void)
     return 0;
 }
 
+static int probe_swap(const char *a, const char *b, int seconds)
+{
+    struct timespec now, end;
+
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += seconds;
+    do {
+        for (int i = 0; i < 1000; i++)
+            if (syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, 2 /* RENAME_EXCHANGE */) != 0)
+                return verdict(-1);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec < end.tv_sec);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -182,6 +199,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(what, "kill") == 0 && argc == 3)
         return kill(getpid(), atoi(argv[2])), pause(), 1;
+    if (strcmp(what, "swap") == 0 && argc == 5)
+        return probe_swap(argv[2], argv[3], atoi(argv[4]));
     if (strcmp(what, "sleep") == 0 && argc == 3)
         return (int)sleep((unsigned)atoi(argv[2]));
     fprintf(stderr, "probe: what?\n");
