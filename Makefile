@@ -42,9 +42,7 @@ launcher: ## compile the program `ocirt` for this source tree
 	install packaging/ocirt $(RUNTIME)
 
 ops.h: ## write ocirt/init/ops.h from the table of ops
-	@mkdir -p build
-	$(BIN)/python -m ocirt.plan.ops > build/ops.h
-	cmp -s build/ops.h ocirt/init/ops.h || cp build/ops.h ocirt/init/ops.h
+	$(MAKE) -C ocirt/init header
 
 shape: ## write ocirt/_generated_shape.py from the models
 	@mkdir -p build

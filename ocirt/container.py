@@ -178,7 +178,7 @@ def _half_written(path: str) -> set[str]:
 
 
 def destroy(container: Container) -> list[HookError]:
-    """End what still runs, remove cgroup and record, run the poststop hooks; return their complaints."""
+    """End what still runs, remove cgroup and record; return what the poststop hooks complain of."""
     manager = _manager(container)
     if container.alive():
         _end(container, manager)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Wish:
-    """What the caller of `create` or `run` wants besides the config; see the options of the verbs."""
+    """What the caller of `create` or `run` wants besides the config: the options of the verbs."""
 
     def __init__(self, container_id: str, root: str, bundle: str) -> None:
         self.container_id = container_id
@@ -59,9 +59,7 @@ class Made:
     for and was left out.  notes: what the kernel refused without harm.
     """
 
-    def __init__(
-        self, container: Container, init: Init, console: int, warnings: list[str]
-    ) -> None:
+    def __init__(self, container: Container, init: Init, console: int, warnings: list[str]) -> None:
         self.container = container
         self.pid = init.pid
         self.console = console
@@ -117,8 +115,8 @@ class Draft:
         """Word what the config asks for and will not get, though that is no reason to refuse it."""
         found = identity.warnings(self.config, self.context.host)
         if self.manager is not None:
-            ignored = self.manager.ignored(self.linux.get("resources") or {})
-            found += [f"{place}: not supported by this kernel's cgroups, ignored" for place in ignored]
+            for place in self.manager.ignored(self.linux.get("resources") or {}):
+                found.append(f"{place}: not supported by this kernel's cgroups, ignored")
         return found
 
     def joined(self) -> list[tuple[str, str, str]]:
@@ -174,6 +172,7 @@ def create(wish: Wish) -> Made:
 
 def _make(draft: Draft, undo: Undo) -> Made:
     wish, config, manager = draft.wish, draft.config, draft.manager
+    has_mounts = draft.context.namespaces.has("mount")
     record = {
         "version": state.VERSION,
         "id": wish.container_id,
@@ -186,7 +185,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         "own_pid_namespace": "pid" in draft.context.namespaces.new,
         # Without a mount namespace the mounts are made in the caller's, and `delete` takes them
         # away; what was there before stays.
-        "host_mounts": None if draft.context.namespaces.has("mount") else mounts.below(draft.rootfs),
+        "host_mounts": None if has_mounts else mounts.below(draft.rootfs),
         "hooks": [
             stage for stage in ("poststart", "poststop") if (config.get("hooks") or {}).get(stage)
         ],
@@ -208,9 +207,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         undo.add(mounts.detach, draft.rootfs, record["host_mounts"])
     undo.add(init.kill)
     init.spawn()
-    outside = [
-        (word, _open(path, os.O_RDONLY, fds, where)) for word, path, where in draft.joined()
-    ]
+    outside = [(word, _open(path, os.O_RDONLY, fds, where)) for word, path, where in draft.joined()]
     if manager and manager.cgroup_dir():
         outside.append(
             ("cgroup", _open(str(manager.cgroup_dir()), os.O_RDONLY | os.O_DIRECTORY, fds))
@@ -292,7 +289,7 @@ def _close(fds: list[int]) -> None:
 
 
 def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> None:
-    # "created", as the specification numbers its steps: creating is step 2, these hooks are 3 and 4.
+    # "created": in the specification creating is step 2, and these hooks are steps 3 and 4.
     text = state_text(container, state.CREATED, pid)
     hooks = config.get("hooks") or {}
     if not (hooks.get("prestart") or hooks.get("createRuntime")):

@@ -47,21 +47,21 @@ class StateError(Error):
     """The verb does not fit the container's state."""
 
 
-class NotFound(StateError):
+class NotFound(StateError):  # noqa: N818 - the state, as callers know it
     """No container has this id."""
 
     def __init__(self) -> None:
         super().__init__("container does not exist")
 
 
-class Exists(StateError):
+class Exists(StateError):  # noqa: N818 - the state, as callers know it
     """The id is taken."""
 
     def __init__(self) -> None:
         super().__init__("container with given ID already exists")
 
 
-class NotRunning(StateError):
+class NotRunning(StateError):  # noqa: N818 - the state, as callers know it
     """The container's init is gone."""
 
     def __init__(self) -> None:

@@ -17,4 +17,3 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if str(item.path).startswith(os.path.join(HERE, "integration") + os.sep):
             item.add_marker(pytest.mark.root)
-

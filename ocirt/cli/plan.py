@@ -26,7 +26,7 @@ OPTIONS = (
 )  # fmt: skip
 ABOUT = "Compile the bundle's config.json into the steps of container setup, each with its origin."
 
-ARGUMENTS = {name: (types, names.split()) for _, name, types, names in ops.OPS}
+ARGUMENTS = {name: names.split() for _, name, _, names in ops.OPS}
 
 
 def run(arguments: Arguments, settings: Settings) -> int:
@@ -61,7 +61,7 @@ def _writes(draft: Draft) -> list[dict[str, Any]]:
 
 
 def _row(op: ops.Op) -> dict[str, Any]:
-    types, names = ARGUMENTS[op.name]
+    names = ARGUMENTS[op.name]
     arguments = {
         name: f"{len(value)} bytes" if isinstance(value, bytes) else value
         for name, value in zip(names, op.args, strict=True)
@@ -70,7 +70,7 @@ def _row(op: ops.Op) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as lines: number, op, what it is about, and where in config.json it is from."""
+    """Return the rows as lines: number, op, what it is about, where in config.json it is from."""
     width = max(len(row["op"]) for row in rows)
     lines = [f" #   {'op'.ljust(width)}  {'what'.ljust(52)}  from"]
     for number, row in enumerate(rows):

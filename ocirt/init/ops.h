@@ -1,4 +1,4 @@
-/* Generated from ocirt/plan/ops.py by `make -C ocirt/init header`; never edited. */
+/* Generated from ocirt/plan/ops.py by `make ops.h`; never edited. */
 #pragma once
 #define PLAN_MAGIC 0x3150434fu
 #define PLAN_LARGEST 67108864u

@@ -22,7 +22,7 @@ def below(path: str) -> list[str]:
 
 
 def detach(path: str, kept: list[str]) -> None:
-    """Take away what is mounted below a directory, newest first, but for the mount points `kept`."""
+    """Take away what is mounted below a directory, newest first, but for the points `kept`."""
     import ctypes
     import os
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def stat(pid: int) -> tuple[str, int] | None:
-    """Return (state letter, start time in clock ticks after boot), or None when there is no such pid."""
+    """Return (state letter, start time in ticks after boot); None when there is no such pid."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             text = file.read()

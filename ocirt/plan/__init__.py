@@ -192,7 +192,7 @@ INSIDE: tuple[Stage, ...] = (
 )  # fmt: skip
 
 
-def compile(config: dict[str, Any], context: Context) -> list[Op]:
+def compile(config: dict[str, Any], context: Context) -> list[Op]:  # noqa: A001 - the verb of the house
     """Return the whole plan; everything up to and including the `clone` op runs outside."""
     ops: list[Op] = []
     for stage in OUTSIDE + INSIDE:

@@ -51,7 +51,7 @@ def _inside(config: dict[str, Any], context: Context, stage: str, status: str) -
 
 
 def before_pivot(config: dict[str, Any], context: Context) -> list[Op]:
-    """Pause for the runtime's own hooks, then run createContainer inside, the host still in sight."""
+    """Pause for the runtime's own hooks, then run createContainer inside, host still in sight."""
     ops = []
     for stage in ("prestart", "createRuntime", "poststart", "poststop"):
         for index, hook in enumerate(_hooks(config, stage)):

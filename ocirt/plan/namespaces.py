@@ -77,7 +77,7 @@ def join(config: dict[str, Any], context: Context) -> list[Op]:
 
 
 def clone(config: dict[str, Any], context: Context) -> list[Op]:
-    """Make the container's first process, straight into its new namespaces and, on v2, its cgroup."""
+    """Make the container's first process, in its new namespaces and, on v2, in its cgroup."""
     flags = 0
     for kind in context.namespaces.new:
         flags |= TYPES[kind][0]

@@ -12,7 +12,7 @@ with the runtime's own privileges and namespaces; the rest by the cloned child, 
 
 Wire format, native byte order, everything aligned to 8 bytes:
 
-    part    u32 magic "OCP1" · u32 first (index of its first op) · u32 count · u32 bytes (of the ops)
+    part    u32 magic "OCP1" · u32 index of its first op · u32 count · u32 bytes of all ops
     op      u16 code · u16 argument count · u32 bytes (this op, head included)
     int     s64
     fd      s64, a slot: index into the descriptors received so far; -1 for none
@@ -202,39 +202,23 @@ def encode(ops: list[Op], first: int, slots: dict[str, int]) -> bytes:
 
 def header() -> str:
     """Return the text of ocirt/init/ops.h: the numbers that both sides must agree on."""
+    named = (
+        (
+            "REPLY_",
+            "FAIL ASK CLONED FD WARN DONE ASK_MAPS ASK_HOOKS ASK_READY ASK_SECCOMP FD_CONSOLE",
+        ),
+        ("HOW_", "MAKE_DIR MAKE_FILE NO_LINKS COPY_UP VERIFY_PROC VERIFY_SYS IN_PROC"),
+        ("ROOT_", "PIVOT MOVE CHROOT"),
+        ("LSM_", "APPARMOR SELINUX"),
+    )
     lines = [
-        "/* Generated from ocirt/plan/ops.py by `make -C ocirt/init header`; never edited. */",
+        "/* Generated from ocirt/plan/ops.py by `make ops.h`; never edited. */",
         "#pragma once",
+        f"#define PLAN_MAGIC 0x{MAGIC:08x}u",
+        f"#define PLAN_LARGEST {LARGEST}u",
     ]
-    lines += [f"#define PLAN_MAGIC 0x{MAGIC:08x}u", f"#define PLAN_LARGEST {LARGEST}u"]
-    for name in [
-        "FAIL",
-        "ASK",
-        "CLONED",
-        "FD",
-        "WARN",
-        "DONE",
-        "ASK_MAPS",
-        "ASK_HOOKS",
-        "ASK_READY",
-        "ASK_SECCOMP",
-        "FD_CONSOLE",
-    ]:
-        lines.append(f"#define REPLY_{name} {globals()[name]}")
-    for name in [
-        "MAKE_DIR",
-        "MAKE_FILE",
-        "NO_LINKS",
-        "COPY_UP",
-        "VERIFY_PROC",
-        "VERIFY_SYS",
-        "IN_PROC",
-    ]:
-        lines.append(f"#define HOW_{name} {globals()[name]}")
-    for name in ["PIVOT", "MOVE", "CHROOT", "APPARMOR", "SELINUX"]:
-        lines.append(
-            f"#define {'LSM_' if name in ('APPARMOR', 'SELINUX') else 'ROOT_'}{name} {globals()[name]}"
-        )
+    for prefix, names in named:
+        lines += [f"#define {prefix}{name} {globals()[name]}" for name in names.split()]
     lines.append(f"#define OP_LARGEST_CODE {max(code for code, *_ in OPS)}")
     lines.append(f"#define OP_MOST_ARGS {max(len(types) for _, _, types, _ in OPS)}")
     lines += [f"#define OP_{name.upper()} {code}" for code, name, _, _ in OPS]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def cover(config: dict[str, Any], context: Context) -> list[Op]:
-    """Hide maskedPaths (files behind /dev/null, directories behind an empty tmpfs), freeze readonlyPaths.
+    """Hide maskedPaths, make readonlyPaths read-only.
+
+    A masked file disappears behind /dev/null, a directory behind an empty tmpfs.
 
     A path that the image or the kernel lacks is no error: they differ in what /proc and /sys offer.
     """

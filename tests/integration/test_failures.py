@@ -79,7 +79,7 @@ def test_every_op_may_fail(wish, host, monkeypatch):
     count = len(creation.Draft(wish).plan) - 1
     gate = [op.name for op in creation.Draft(wish).plan].index("gate")
     assert 40 < gate < count
-    for wanted in range(gate):  # noqa: B007 - read by the closure
+    for wanted in range(gate):
         with pytest.raises(Error, match=f"injected: before op {wanted}: input/output error"):
             creation.create(wish)
         assert leftovers(wish, host) == [], f"op {wanted}"

@@ -133,6 +133,7 @@ def test_without_a_mount_namespace_the_root_is_changed_by_chroot(machine: Host) 
 @pytest.mark.parametrize("field", ["maskedPaths", "readonlyPaths"])
 def test_without_a_mount_namespace_nothing_may_be_covered(field: str, machine: Host) -> None:
     config = config_with(linux={"namespaces": [], "maskedPaths": [], "readonlyPaths": []})
+    config["root"]["readonly"] = False
     config["linux"][field] = ["/proc/x"]
     with pytest.raises(Error, match=f"linux.{field}: needs a mount namespace"):
         plan.compile(config, context_of(config, machine))
