@@ -52,7 +52,8 @@ class Foreground:
     """
 
     OURS = frozenset({17, 23, 28})  # SIGCHLD, SIGURG, SIGWINCH
-    UNCATCHABLE = frozenset({9, 19, 32, 33})  # SIGKILL, SIGSTOP, and glibc's own two
+    # SIGKILL, SIGSTOP, glibc's own two; and SIGPIPE, which tells of our own output and stays ignored
+    UNCAUGHT = frozenset({9, 13, 19, 32, 33})
 
     def __init__(self) -> None:
         import _signal
@@ -63,7 +64,7 @@ class Foreground:
         # Every signal is caught, so that none of them ends us and leaves the container behind.
         _signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         for number in range(1, 65):
-            if number not in self.UNCATCHABLE:
+            if number not in self.UNCAUGHT:
                 try:
                     _signal.signal(number, _ignore)
                 except (OSError, ValueError):

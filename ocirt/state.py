@@ -146,7 +146,15 @@ class Container:
 
             if groups.from_record(cgroup).frozen():
                 return PAUSED
-        return CREATED if os.path.exists(self.fifo) else RUNNING
+        return CREATED if self._waits() else RUNNING
+
+    def _waits(self) -> bool:
+        """Whether the init still holds the gate; a `start` killed half way leaves one unheld."""
+        try:
+            os.close(os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:  # ENOENT: opened and gone; ENXIO: nobody reads it any more
+            return False
+        return True
 
     def _being_made(self) -> bool:
         """Whether the process that makes this container holds its lock."""
