@@ -11,9 +11,8 @@ import os
 
 from ocirt import bundle as bundles
 from ocirt import cgroup as groups
-from ocirt import checks, plan, quick, state
+from ocirt import checks, handover, plan, quick, state
 from ocirt.container import poststop, state_text
-from ocirt.document import SPEC_VERSION
 from ocirt.errors import At, Error
 from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init
@@ -99,7 +98,7 @@ class Draft:
         context.host = Host(rootless=wish.rootless)
         context.no_pivot = wish.no_pivot
         context.no_new_keyring = wish.no_new_keyring
-        context.listen_fds = _listen_fds()
+        context.listen_fds = handover.listen_fds()
         context.preserve_fds = wish.preserve_fds + context.listen_fds
         context.gate = wish.gate
         context.die_with_runtime = not wish.detach
@@ -125,35 +124,6 @@ class Draft:
         return [(f"ns.{kind}", path, spaces.where[kind]) for kind, path in spaces.joined.items()]
 
 
-def _listen_fds() -> int:
-    """How many sockets a service manager handed to this very process (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return 0
-    count = os.environ.get("LISTEN_FDS", "")
-    return int(count) if count.isascii() and count.isdigit() else 0
-
-
-def check_preserved(count: int) -> None:
-    """Refuse to preserve closed descriptors, before a file of ours takes such a number.
-
-    It would leak into the container (CVE-2024-21626).
-    """
-    listen = _listen_fds()
-    for fd in range(3, 3 + listen + count):
-        try:
-            os.fstat(fd)
-        except OSError:
-            option = "LISTEN_FDS" if fd < 3 + listen else "--preserve-fds"
-            raise Error(f"{option}: descriptor {fd} is not open") from None
-
-
-def _check_console(wish: Wish, terminal: bool) -> None:
-    if terminal and wish.detach and not wish.console_socket:
-        raise Error("cannot allocate tty if ocirt will detach without setting console socket")
-    if wish.console_socket and not (wish.detach and terminal):
-        raise Error("cannot use console socket if ocirt will not detach or allocate tty")
-
-
 def create(wish: Wish) -> Made:
     """Make a container whose init waits at the gate (`wish.gate`), or runs its program at once.
 
@@ -161,7 +131,8 @@ def create(wish: Wish) -> Made:
     later is taken back.
     """
     draft = Draft(wish)
-    _check_console(wish, bool((draft.config.get("process") or {}).get("terminal")))
+    terminal = bool((draft.config.get("process") or {}).get("terminal"))
+    handover.check_console(wish.console_socket, wish.detach, terminal)
     undo = Undo()
     try:
         return _make(draft, undo)
@@ -183,6 +154,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         "phase": state.CREATING,
         "cgroup": manager.record() if manager else None,
         "own_pid_namespace": "pid" in draft.context.namespaces.new,
+        "no_new_keyring": wish.no_new_keyring,
         # Without a mount namespace the mounts are made in the caller's, and `delete` takes them
         # away; what was there before stays.
         "host_mounts": None if has_mounts else mounts.below(draft.rootfs),
@@ -234,8 +206,8 @@ def _make(draft: Draft, undo: Undo) -> Made:
         _runtime_hooks(container, config, init.pid)
 
     def ready(_: int) -> None:
-        _set_rlimits(init.pid, config)
-        _send_descriptors(wish, init)
+        handover.set_rlimits(init.pid, config)
+        handover.send_descriptors(init, wish.console_socket, wish.pidfd_socket, b"standard")
         found = procfs.stat(init.pid)
         record["start_time"] = found[1] if found else 0
         if not wish.gate:
@@ -243,7 +215,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         container.save()
 
     def listener(number: int) -> None:
-        _send_listener(container, config, init.pid, number)
+        handover.send_listener(container, config, state.CREATING, init.pid, number)
 
     at_gate = init.converse(
         {ASK_MAPS: maps, ASK_HOOKS: hooks, ASK_READY: ready, ASK_SECCOMP: listener}
@@ -256,9 +228,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
     elif "start_time" not in record:
         raise _oom(manager) or init.died()
     quick.write(container, manager)
-    if wish.pid_file:
-        with At("--pid-file"):
-            state.write_whole(os.path.abspath(wish.pid_file), str(init.pid), 0o666 & ~_umask())
+    handover.write_pid_file(wish.pid_file, init.pid)
     console, init.console = init.console, -1
     init.close()
     return Made(container, init, console, draft.warnings())
@@ -268,12 +238,6 @@ def _oom(manager: Manager | None) -> Error | None:
     if manager and manager.oom_killed():
         return Error("container init was OOM-killed (memory limit too low?)")
     return None
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _open(path: str, flags: int, fds: list[int], where: str = "linux.cgroupsPath") -> int:
@@ -303,69 +267,3 @@ def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> No
             lifecycle.run(hooks.get(stage) or [], stage, text)
     finally:
         os.chdir(back)
-
-
-def _set_rlimits(pid: int, config: dict[str, Any]) -> None:
-    section = (config.get("process") or {}).get("rlimits")
-    if not section:
-        return
-    from resource import prlimit
-
-    from ocirt.plan.identity import rlimits
-
-    for entry, (number, soft, hard, where) in zip(section, rlimits(config), strict=True):
-        try:
-            prlimit(pid, number, (soft, hard))
-        except PermissionError:
-            limit = prlimit(pid, number)[1]
-            raise Error(
-                where,
-                f"error setting rlimit type {number}",
-                f"{entry['type']} {hard} is above our own hard limit {limit}",
-                "operation not permitted",
-            ) from None
-        except ValueError as error:
-            raise Error(where, str(error)) from None
-
-
-def _send_descriptors(wish: Wish, init: Init) -> None:
-    """Hand over the terminal and the pidfd before the pid file tells the caller to go on."""
-    if not (wish.console_socket or wish.pidfd_socket):
-        return
-    from ocirt import console
-
-    if wish.console_socket:
-        console.send_fd(wish.console_socket, init.console, b"/dev/ptmx")
-    if wish.pidfd_socket:
-        pidfd = os.pidfd_open(init.pid)
-        try:
-            console.send_fd(wish.pidfd_socket, pidfd, b"standard")
-        finally:
-            os.close(pidfd)
-
-
-def _send_listener(container: Container, config: dict[str, Any], pid: int, number: int) -> None:
-    """Pass the seccomp listener to the agent that the config names (config-linux.md, "Seccomp")."""
-    from ocirt import console, jsonio
-    from ocirt.launch import fetch_fd
-
-    section = config["linux"]["seccomp"]
-    fd = fetch_fd(pid, number)
-    try:
-        document = {
-            "ociVersion": SPEC_VERSION,
-            "fds": ["seccompFd"],
-            "pid": pid,
-            "metadata": section.get("listenerMetadata") or "",
-            "state": {
-                "ociVersion": SPEC_VERSION,
-                "id": container.id,
-                "status": state.CREATING,
-                "pid": pid,
-                "bundle": container.record["bundle"],
-                "annotations": container.record.get("annotations") or {},
-            },
-        }
-        console.send_fd(section["listenerPath"], fd, jsonio.dumps(document).encode())
-    finally:
-        os.close(fd)

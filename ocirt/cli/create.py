@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from ocirt import log
-from ocirt.create import Made, Wish, check_preserved, create
+from ocirt.create import Made, Wish, create
+from ocirt.handover import check_preserved, listen_fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ OPTIONS = (
 
 def wish(arguments: Arguments, settings: Settings) -> Wish:
     """Turn the options that create and run share into a wish."""
-    check_preserved(arguments.preserve_fds)  # first: what we open next could take such a number
+    # First: what we open next could take such a number.
+    check_preserved(arguments.preserve_fds, listen_fds())
     made = Wish(arguments.words[0], settings.root, arguments.bundle or os.getcwd())
     made.config_name = arguments.config
     made.console_socket = arguments.console_socket
