@@ -364,6 +364,9 @@ def process(subject: Subject, say: Say) -> None:
         if item.find("=") < 1:
             what = "name cannot be empty" if item[:1] == "=" else "missing '='"
             say(f"process.env[{index}]", f"invalid environment variable: {what}")
+    umask = (section.get("user") or {}).get("umask") or 0
+    if umask > 0o777:
+        say("process.user.umask", f"{umask} is more than 0777 (511)")
     score = section.get("oomScoreAdj")
     if score is not None and not -1000 <= score <= 1000:
         say("process.oomScoreAdj", f"{score} is not within -1000 and 1000")

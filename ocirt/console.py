@@ -52,7 +52,7 @@ class Foreground:
     """
 
     OURS = frozenset({17, 23, 28})  # SIGCHLD, SIGURG, SIGWINCH
-    # SIGKILL, SIGSTOP, glibc's own two; and SIGPIPE, which tells of our own output and stays ignored
+    # SIGKILL, SIGSTOP, glibc's own two; and SIGPIPE, which is about our own output: stays ignored
     UNCAUGHT = frozenset({9, 13, 19, 32, 33})
 
     def __init__(self) -> None:

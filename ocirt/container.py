@@ -1,4 +1,4 @@
-"""The verbs that act on a container that exists: start, kill, delete, in order of their steps.
+"""The verbs that act on a container that exists: start, kill, pause, delete, each step by step.
 
 Nothing here prints; failures are raised as ocirt.errors.Error.  Making a container is create.py.
 """
@@ -10,7 +10,7 @@ import os
 from ocirt import cgroup as groups
 from ocirt import state
 from ocirt.document import around_pid
-from ocirt.errors import HookError, NotFound, NotRunning, StateError
+from ocirt.errors import Error, HookError, NotFound, NotRunning, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,6 +129,54 @@ def _manager(container: Container) -> Manager | None:
     return groups.from_record(record) if record else None
 
 
+def pause(root: str, container_id: str) -> None:
+    """Stop every process of a container where it stands."""
+    container = locked(root, container_id)
+    if container.status() not in (state.CREATED, state.RUNNING):
+        raise NotRunning
+    _freezer(container).freeze()
+
+
+def resume(root: str, container_id: str) -> None:
+    """Let the processes of a paused container go on."""
+    container = locked(root, container_id)
+    if container.status() != state.PAUSED:
+        raise StateError("container not paused")
+    _freezer(container).thaw()
+
+
+def _freezer(container: Container) -> Manager:
+    manager = _manager(container)
+    if manager is None:
+        raise StateError("cannot toggle freezer: cgroups not configured for container")
+    return manager
+
+
+def processes(container: Container) -> list[int]:
+    """Return the pids of a container, as its caller sees them.
+
+    Without a cgroup they are told by the pid namespace, or else by descent from the init.
+    """
+    manager = _manager(container)
+    if manager and manager.directories():
+        return manager.pids()
+    if not container.alive():
+        return []
+    from ocirt.kernel import kin
+
+    return kin.of(container.pid, namespace=container.record["own_pid_namespace"])
+
+
+def locked(root: str, container_id: str) -> Container:
+    """Return a container that no other verb changes until this process ends."""
+    container = state.load(root, container_id)
+    try:
+        container.lock()
+    except FileNotFoundError:  # deleted meanwhile
+        raise NotFound from None
+    return _reload(container, root)  # what it was before the lock may be long past
+
+
 def delete(root: str, container_id: str, force: bool) -> list[HookError]:
     """Remove a container and everything made for it; return what its poststop hooks complained of.
 
@@ -141,6 +189,13 @@ def delete(root: str, container_id: str, force: bool) -> list[HookError]:
         if force:
             return []
         raise
+    except Error:
+        if not force:
+            raise
+        # The record cannot be read: a full disk, a foreign hand.  What it knew is lost, but the
+        # id shall not be.
+        state.remove_directory(os.path.join(root, container_id))
+        return []
     container.lock()
     try:
         container = _reload(container, root)

@@ -235,6 +235,25 @@ def claim(root: str, container_id: str, record: dict[str, Any]) -> Container:
     return container
 
 
+def ids(root: str) -> list[str]:
+    """Return the ids below a root, sorted; what else lies there is none of ours.
+
+    Slurm keeps the containers of a user right in /run/user/UID.
+    """
+    found = []
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if _LETTERS.issuperset(entry.name) and entry.is_dir(follow_symlinks=False):
+                try:
+                    os.stat(f"{entry.path}/state.json")
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # foreign, or half written
+                except OSError:
+                    pass  # whoever loads it will say why not
+                found.append(entry.name)
+    return sorted(found)
+
+
 def load(root: str, container_id: str) -> Container:
     """Read a container's record; NotFound when there is none."""
     check_id(container_id)

@@ -25,11 +25,16 @@ COMMANDS = {
     "create":   ("ocirt.cli.create",   "create a container"),
     "delete":   ("ocirt.cli.delete",   "delete what a container holds, often one run detached"),
     "kill":     ("ocirt.cli.kill",     "send a signal (default: SIGTERM) to a container's init"),
+    "list":     ("ocirt.cli.list",     "list the containers below the state root"),
+    "pause":    ("ocirt.cli.pause",    "stop all processes of a container where they stand"),
     "plan":     ("ocirt.cli.plan",     "print what create would do, step by step, and do nothing"),
+    "ps":       ("ocirt.cli.ps",       "print the processes of a container"),
+    "resume":   ("ocirt.cli.resume",   "let the processes of a paused container go on"),
     "run":      ("ocirt.cli.run",      "create and start a container"),
     "spec":     ("ocirt.cli.spec",     "write a config.json to start from"),
     "start":    ("ocirt.cli.start",    "start the program of a created container"),
     "state":    ("ocirt.cli.state",    "print the state of a container"),
+    "update":   ("ocirt.cli.update",   "change the limits of a container"),
     "validate": ("ocirt.cli.validate", "print every fault of a bundle's config.json"),
 }  # fmt: skip
 

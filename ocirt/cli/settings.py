@@ -35,6 +35,7 @@ class Settings:
     """The decisions of the global options.
 
     cgroup_driver: "fs", "systemd" or "disabled".  rootless: go without what only root can do.
+    root_given: the caller named the state root, so that a missing one is an error of his.
     """
 
     def __init__(self, arguments: Arguments) -> None:
@@ -55,6 +56,7 @@ class Settings:
             raise Error(f"invalid rootless: {arguments.rootless}: not true, false or auto")
         self._rootless: bool | None = {"true": True, "false": False}.get(arguments.rootless)
         self._root = ""
+        self.root_given = bool(arguments.root)
         if arguments.root:
             self._root = os.path.abspath(arguments.root)
             if self._root.strip("/") == "":

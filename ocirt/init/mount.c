@@ -128,11 +128,17 @@ static int add_mode(int fd, const char *data, char *out, size_t room)
 	return 0;
 }
 
+static bool is_proc_root(int fd)
+{
+	struct stat st;
+
+	return has_magic(fd, MAGIC_PROC) && fstat(fd, &st) == 0 && st.st_ino == PROC_ROOT_INODE;
+}
+
 /* Look at what a new mount's path leads to now, by name, as the container will. */
 static int verify_magic(const struct init *in, const char *dest, unsigned how)
 {
 	owned_fd fd = -1;
-	struct stat st;
 
 	if (!(how & (HOW_VERIFY_PROC | HOW_VERIFY_SYS)))
 		return 0;
@@ -141,9 +147,7 @@ static int verify_magic(const struct init *in, const char *dest, unsigned how)
 		return fd;
 	if (how & HOW_VERIFY_SYS)
 		return has_magic(fd, MAGIC_SYSFS) ? 0 : -EXDEV;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	return has_magic(fd, MAGIC_PROC) && st.st_ino == PROC_ROOT_INODE ? 0 : -EXDEV;
+	return is_proc_root(fd) ? 0 : -EXDEV;
 }
 
 /* Fill the tmpfs that now covers `below` with what it covers. */
@@ -239,6 +243,11 @@ static int bind_tree(struct init *in, int tree, const struct op *op)
 		r = sys_statx(tree, &st);
 	if (r < 0)
 		return r;
+	/* A false /proc would swallow what is masked and what programs write there (CVE-2019-16884). */
+	if (how & HOW_VERIFY_PROC && !is_proc_root(tree)) {
+		say(in, "is not the root of a procfs");
+		return 1;
+	}
 	if (how & (HOW_MAKE_DIR | HOW_MAKE_FILE)) {
 		how &= ~(unsigned)(HOW_MAKE_DIR | HOW_MAKE_FILE);
 		how |= S_ISDIR(st.mode) ? HOW_MAKE_DIR : HOW_MAKE_FILE;

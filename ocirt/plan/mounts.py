@@ -212,6 +212,8 @@ def _file_system(
         how |= NO_LINKS | VERIFY_PROC
     elif kind == "sysfs":
         how |= NO_LINKS | VERIFY_SYS
+    elif dest == "/proc":
+        raise ConfigError('"/proc" cannot be mounted because it is not of type proc')
     elif label and kind != "mqueue":  # mqueue refuses a context option
         data += f'{"," if data else ""}context="{label}"'
     if options.copy_up:

@@ -1,0 +1,123 @@
+"""Give a container other limits while it runs.
+
+`merged` is what the new limits come to together with the old ones; `update` puts them into
+force and keeps them for the verbs to come.  Only the sections of the change are written again:
+what somebody else has set in the others since is his business.  Device rules stay as they were
+made, since what a container has open cannot be taken back, and what was injected beside the
+config would be lost.
+"""
+
+from __future__ import annotations
+
+from ocirt import cgroup as groups
+from ocirt import log, state
+from ocirt.cgroup.files import put, read
+from ocirt.container import locked
+from ocirt.errors import Error, NotRunning, StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.cgroup.fs import Manager
+
+# 0 is a value of these, and not the old way of saying "leave it alone".
+COUNT_AT_ZERO = (("cpu", "burst"), ("cpu", "idle"), ("memory", "swappiness"))
+
+# What tells the items of a list apart.
+NAMES = ("pageSize", "name", "major", "minor")
+
+
+def update(root: str, container_id: str, change: dict[str, Any]) -> None:
+    """Change limits; when one is refused, all are as they were before."""
+    container = locked(root, container_id)
+    if container.status() not in (state.CREATED, state.RUNNING, state.PAUSED):
+        raise NotRunning
+    config = container.config()
+    linux = config.setdefault("linux", {})
+    new = merged(linux.get("resources") or {}, change)
+    touched = {name: new[name] for name in change if name in new and name != "devices"}
+    _check(touched)
+    record = container.record.get("cgroup")
+    if not record:
+        raise StateError("cannot update resources: cgroups not configured for container")
+    before = {name: (linux.get("resources") or {}).get(name) or {} for name in touched}
+    _put_in_force(groups.from_record(record), touched, before)
+    linux["resources"] = new
+    container.save_config(config)
+
+
+def merged(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return `linux.resources` after a change.  Pure.
+
+    What the change leaves out, or gives as 0 or "", stays as it was.
+    """
+    new = dict(old)
+    for section, given in change.items():
+        if section == "devices":
+            continue
+        if given.__class__ is list:
+            new[section] = _merged_list(old.get(section) or [], given)
+            continue
+        part = dict(old.get(section) or {})
+        for field, value in given.items():
+            if value.__class__ is list:
+                part[field] = _merged_list(part.get(field) or [], value)
+            elif value.__class__ is bool or value or (section, field) in COUNT_AT_ZERO:
+                part[field] = value
+        new[section] = part
+    memory, cpu = change.get("memory") or {}, change.get("cpu") or {}
+    if memory.get("limit") == -1 and not memory.get("swap"):
+        # Unlimited memory within a limit on memory and swap together makes no sense.
+        new["memory"]["swap"] = -1
+    if cpu.get("idle") == 1 and not cpu.get("shares"):
+        new["cpu"].pop("shares", None)
+    return new
+
+
+def _merged_list(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    items = {tuple(item.get(name) for name in NAMES): item for item in (*old, *new)}
+    return list(items.values())
+
+
+def _check(resources: dict[str, Any]) -> None:
+    """Refuse what `create` would refuse."""
+    from ocirt import checks
+
+    faults: list[tuple[str, str]] = []
+    subject = checks.Subject({"linux": {"resources": resources}}, rootless=False)
+    checks.resources(subject, lambda *fault: faults.append(fault))
+    if faults:
+        raise checks.Faults(faults)
+
+
+def _put_in_force(manager: Manager, new: dict[str, Any], old: dict[str, Any]) -> None:
+    rows = manager.writes(new)  # all that can be refused on paper is refused here
+    before = []
+    for file, _, _ in rows:
+        path = manager.path_of(file)
+        text = read(path) if path and not file.startswith("devices.") else ""
+        # Of a file with a line for each device the old lines are no answer to a new one.
+        if path and text.count("\n") == 1 and ":" not in text and "=" not in text:
+            before.append((path, text))
+    try:
+        manager.set(new)
+    except BaseException as error:
+        if isinstance(error, (Error, OSError)):
+            _put_back(manager, old, before)
+        raise
+
+
+def _put_back(manager: Manager, old: dict[str, Any], before: list[tuple[str, str]]) -> None:
+    """Restore the limits as far as the kernel lets us; why we have to is about to be told."""
+    try:
+        manager.set(old)
+    except (Error, OSError) as error:
+        log.debug(f"putting back: {error}")
+    # Twice, for pairs of limits that the kernel holds against each other.
+    for path, text in [*reversed(before), *before]:
+        try:
+            if read(path) != text:
+                put(path, text)
+        except OSError as error:
+            log.debug(f"putting back: {path}: {error}")
