@@ -23,8 +23,8 @@ ALLOWED = {
 
 COLD = {"validate"}  # a person waits for it, not an engine
 
-# These four are most of what an engine calls; they look at a state and do one thing.
-LIGHT = ("start", "state", "kill", "delete")
+# Most of what an engine calls; they look at a state and do one thing.
+LIGHT = ("start", "state", "kill", "delete", "pause", "resume", "ps", "list", "update")
 HEAVY = ("ocirt.plan", "ocirt.launch", "ocirt.checks", "ocirt.shape", "ocirt._generated_shape")
 
 START = f"""
