@@ -24,6 +24,7 @@ COMMANDS = {
     # verb      module                 what it does
     "create":   ("ocirt.cli.create",   "create a container"),
     "delete":   ("ocirt.cli.delete",   "delete what a container holds, often one run detached"),
+    "events":   ("ocirt.cli.events",   "print what a container uses, and when memory runs out"),
     "kill":     ("ocirt.cli.kill",     "send a signal (default: SIGTERM) to a container's init"),
     "list":     ("ocirt.cli.list",     "list the containers below the state root"),
     "pause":    ("ocirt.cli.pause",    "stop all processes of a container where they stand"),
