@@ -23,7 +23,7 @@ import os
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET, socketpair
 from _struct import Struct
 
-from ocirt.errors import Error, HookError, InitError, strerror
+from ocirt.errors import Error, HookError, InitError, KernelError, strerror
 from ocirt.kernel import consts as k
 from ocirt.plan import ops as vocabulary
 from ocirt.plan import split
@@ -192,6 +192,11 @@ class Init:
         segments = [op.where, op.what] if op else []
         return ": ".join([s for s in (*segments, text, strerror(value) if value else "") if s])
 
+    def _refusal(self, index: int, value: int, text: str) -> Error:
+        if not value:
+            return Error(self._words(index, value, text))
+        return KernelError(value, *[s for s in [self._words(index, 0, text)] if s])
+
     def _failure(self, kind: int, index: int, value: int, text: str) -> Error:
         if kind != vocabulary.FAIL:
             return self.died()
@@ -203,7 +208,7 @@ class Init:
             if not text:
                 text = f"{op.what}: {strerror(value)}"
             return HookError(stage, number, text)
-        return Error(self._words(index, value, text))
+        return self._refusal(index, value, text)
 
     def died(self) -> InitError:
         """Word the end of an init that said nothing: how it ended, as far as waitpid tells."""

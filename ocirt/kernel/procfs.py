@@ -5,6 +5,8 @@ proc(5), "/proc/pid/stat".
 
 from __future__ import annotations
 
+import os
+
 
 def stat(pid: int) -> tuple[str, int] | None:
     """Return (state letter, start time in ticks after boot); None when there is no such pid."""
@@ -13,9 +15,41 @@ def stat(pid: int) -> tuple[str, int] | None:
             text = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
+    return _parse(text)
+
+
+def _parse(text: bytes) -> tuple[str, int]:
     # The name may hold anything, parentheses too; the fields after the last one are plain.
     fields = text[text.rindex(b")") + 2 :].split()
     return fields[0].decode(), int(fields[19])
+
+
+def read_at(directory: int, name: str) -> bytes:
+    """Return the start of a file below an open directory of /proc."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
+def open_process(pid: int, start_time: int) -> int | None:
+    """Return a descriptor of this very process's directory in /proc, None when it is gone.
+
+    What is opened through it later is of this process or fails: the descriptor stands for the
+    process and not for the number, which another may get.
+    """
+    fd = -1
+    try:
+        fd = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        state, started = _parse(read_at(fd, "stat"))
+    except (FileNotFoundError, ProcessLookupError):
+        state, started = "X", -1
+    if started == start_time and state not in "ZX":
+        return fd
+    if fd >= 0:
+        os.close(fd)
+    return None
 
 
 def alive(pid: int, start_time: int) -> bool:

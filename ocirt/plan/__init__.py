@@ -1,5 +1,6 @@
-"""Config in, plan out: STAGES is the order of container setup, a line and a reason each.
+"""Config in, plan out: a line and a reason for each stage of container setup, in their order.
 
+OUTSIDE and INSIDE make a container, ENTER_OUTSIDE and ENTER_INSIDE one more process in it.
 `compile` changes nothing on the machine.  The same config in the same `Context` gives the same
 plan; what differs between two creates (descriptors, the pid) stands in the plan as a word.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from ocirt.plan import (
     devices,
+    entering,
     hookpoints,
     identity,
     mounts,
@@ -46,6 +48,8 @@ class Context:
     cgroup_program  instructions of the device program (v2), or None
     cgroup_mounts   (destination, private namespace) -> what a mount of type cgroup comes to
     gate            whether the init waits for `start` (create) or goes on at once (run)
+    joins           kinds of the namespaces to enter (exec): those of the init that are not ours
+    cgroup_late     whether the cgroup namespace is entered from within the container's cgroup
     slots           the number of each descriptor that the plan calls by a word
     """
 
@@ -64,6 +68,8 @@ class Context:
         self.preserve_fds = 0
         self.listen_fds = 0
         self.gate = True
+        self.joins: tuple[str, ...] = ()
+        self.cgroup_late = True
         self.die_with_runtime = False
         self.seccomp_cache: str | None = None
         self.host = Host()
@@ -192,10 +198,49 @@ INSIDE: tuple[Stage, ...] = (
 )  # fmt: skip
 
 
+ENTER_OUTSIDE: tuple[Stage, ...] = (
+    entering.outside,            # with the runtime's privileges: oom_score_adj, CPU affinity
+    entering.join,               # last, since the runtime's own files may then be out of reach
+    entering.clone,
+)  # fmt: skip
+
+ENTER_INSIDE: tuple[Stage, ...] = (
+    entering.settle,             # cgroups first: what follows is charged to the container
+    entering.root,
+    entering.reopen_null,
+    entering.console,
+    _on_host(identity.apparmor),
+    _plain(identity.no_new_privs),
+    _plain(identity.scheduling),
+    _ready,                      # the rest, and its reasons, as in INSIDE
+    _on_host(identity.selinux),
+    _plain(program.home),
+    _enter_early,
+    _close,
+    _seccomp_early,
+    _on_host(identity.bounding),
+    _on_host(identity.become),
+    _death_signal,
+    _enter_late,
+    _find,
+    _seccomp_late,
+    _plain(program.run),
+)  # fmt: skip
+
+
 def compile(config: dict[str, Any], context: Context) -> list[Op]:  # noqa: A001 - the verb of the house
     """Return the whole plan; everything up to and including the `clone` op runs outside."""
+    return _compile(OUTSIDE + INSIDE, config, context)
+
+
+def compile_entry(config: dict[str, Any], context: Context) -> list[Op]:
+    """Return the plan of one more process: config's `process`, in the container as it is."""
+    return _compile(ENTER_OUTSIDE + ENTER_INSIDE, config, context)
+
+
+def _compile(stages: tuple[Stage, ...], config: dict[str, Any], context: Context) -> list[Op]:
     ops: list[Op] = []
-    for stage in OUTSIDE + INSIDE:
+    for stage in stages:
         ops += stage(config, context)
     return ops
 

@@ -18,7 +18,6 @@ UNREAD = {
     # place                                  reason
     "process.user.username":                "config.md: Windows",
     "process.commandLine":                  "config.md: Windows",
-    "process.execCPUAffinity":              "for processes that join later: there is no exec yet",
     "linux.resources.memory.useHierarchy":  "the kernel always accounts hierarchically by now",
     "solaris":                              "another platform: config.md wants it ignored",
     "windows":                              "another platform: config.md wants it ignored",
