@@ -22,7 +22,9 @@ import time
 
 import pytest
 
-PATIENCE = 20.0  # seconds that anything may take; only a hang comes near it
+# Seconds that anything may take; only a hang comes near it.  An emulated machine needs more.
+PATIENCE = float(os.environ.get("OCIRT_TEST_PATIENCE", "20"))
+SLOWNESS = PATIENCE / 20  # for what is timed
 
 
 def only_ocirt(reason):
@@ -503,7 +505,7 @@ class Host:
             return set()
         return set(os.listdir(self.state)) - {".seccomp"}  # our cache of compiled filters
 
-    def leftovers(self, patience=2.0):
+    def leftovers(self, patience=2.0 * SLOWNESS):
         """Return what was not there before, once it had time to go away."""
         found = []
 

@@ -318,7 +318,7 @@ def test_several_faults_are_said_together(runtime, bundle):
 
 
 def test_a_container_without_a_process_ends_when_it_is_started(runtime, bundle):
-    """The spec requires `process` only when `start` is called; the public suite wants it to work."""
+    """The spec requires `process` only for `start`; the public suite wants even that to work."""
     b = bundle(process=DROP)
     if runtime.try_create(b).code == 0:
         assert runtime.status(b) == "created"

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tests.integration.support import eventually, only_ocirt
+from tests.integration.support import PATIENCE, eventually, only_ocirt
 
 INSTANTS = 16
 
@@ -140,7 +140,7 @@ def test_a_create_that_is_asked_to_end_leaves_nothing_that_delete_does_not_find(
     assert eventually(lambda: os.path.isdir(os.path.join(runtime.root, b.id)))
     time.sleep(0.05)
     process.send_signal(signal_)
-    process.wait(20)
+    process.wait(PATIENCE)
     runtime.ok("delete", "--force", b.id)
     assert host.leftovers() == []
 

@@ -18,6 +18,8 @@ import pytest
 
 from tests.integration.support import (
     DROP,
+    PATIENCE,
+    SLOWNESS,
     UNIFIED,
     cgroup_of,
     eventually,
@@ -510,7 +512,7 @@ def test_run_forwards_signals_to_the_program(runtime, bundle):
         process = runtime.spawn("run", "--bundle", b.path, b.id, stdout=out)
     ready(b)
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=20) == 7
+    assert process.wait(timeout=PATIENCE) == 7
     assert b.output().split() == ["ready", "USR1"]
 
 
@@ -566,7 +568,7 @@ def test_of_creates_with_one_id_exactly_one_wins(runtime, bundle):
         runtime.spawn("create", "-b", b.path, "--pid-file", b.pid_file, b.id, stdout=os.devnull)
         for b in bundles
     ]
-    codes = [process.wait(timeout=20) for process in processes]
+    codes = [process.wait(timeout=PATIENCE) for process in processes]
     assert sorted(codes) == [0, 1, 1, 1]
     winner = bundles[codes.index(0)]
     assert runtime.state(winner)["bundle"] == winner.path
@@ -580,10 +582,10 @@ def test_state_does_not_wait_for_a_create_under_way(runtime, bundle):
     assert eventually(lambda: os.path.isdir(os.path.join(runtime.root, b.id)))
     began = time.monotonic()
     result = runtime("state", b.id)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 1.5 * SLOWNESS
     if result.code == 0:
         assert result.json()["status"] in ("creating", "created", "stopped")
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=PATIENCE) == 0
 
 
 # --- cgroup, before start

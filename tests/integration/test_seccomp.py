@@ -16,7 +16,7 @@ import threading
 
 import pytest
 
-from tests.integration.support import only_ocirt
+from tests.integration.support import PATIENCE, only_ocirt
 
 ARCHITECTURES = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
 
@@ -272,7 +272,7 @@ class Agent(threading.Thread):
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen()
-        self.listener.settimeout(20)
+        self.listener.settimeout(PATIENCE)
         self.state, self.calls = None, 0
         self.start()
 

@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from tests.integration.support import MOUNTS, eventually, namespaces, only_ocirt
+from tests.integration.support import MOUNTS, PATIENCE, eventually, namespaces, only_ocirt
 
 TERMINAL = {"terminal": True}
 FOREVER = "while :; do usleep 9999; done"
@@ -38,7 +38,7 @@ class ConsoleSocket(threading.Thread):
         self.listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
         os.close(folder)
         self.listener.listen()
-        self.listener.settimeout(20)
+        self.listener.settimeout(PATIENCE)
         self.start()
 
     def run(self):
@@ -50,7 +50,7 @@ class ConsoleSocket(threading.Thread):
 
     @property
     def master(self):
-        self.join(20)
+        self.join(PATIENCE)
         assert len(self.fds) == 1
         return Screen(self.fds[0])
 
@@ -70,7 +70,7 @@ class Screen:
         self.seen += data.decode(errors="replace")
         return bool(data)
 
-    def until(self, text, patience=20):
+    def until(self, text, patience=PATIENCE):
         """Read until `text` has been seen; return everything so far."""
         end = time.monotonic() + patience
         while text not in self.seen and time.monotonic() < end:
@@ -241,7 +241,7 @@ def test_the_console_is_there_before_the_pid_file(runtime, bundle, console):
     assert eventually(lambda: os.path.exists(b.pid_file))
     listener.join(0.5)
     assert len(listener.fds) == 1
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 SOCKET = ("--console-socket", "/nowhere")
