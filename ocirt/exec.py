@@ -104,6 +104,9 @@ def process_of(config: dict[str, Any], wish: Wish) -> dict[str, Any]:
             for key in INHERITED
             if key in base and (given.get(key) is None or given[key] in ("", []))
         }
+        umask = (base.get("user") or {}).get("umask")
+        if umask is not None and (given.get("user") or {}).get("umask") is None:
+            kept["user"] = {**(given.get("user") or {}), "umask": umask}
         return {**given, **kept}
     if not wish.args:
         raise Error("exec args cannot be empty")

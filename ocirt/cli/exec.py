@@ -39,7 +39,7 @@ OPTIONS = (
 )  # fmt: skip
 ABOUT = """\
 The process is that of the container's config, but for COMMAND and what the options say.  With
---process, FILE says it all; what confines the container and FILE leaves out, stays in force.
+--process, FILE says it all; capabilities, labels and limits that it lacks are the container's.
 The exit code is the process's, 128 + the signal that ended it, or 255 if it did not start."""
 
 
