@@ -51,6 +51,9 @@ shape: ## write ocirt/_generated_shape.py from the models
 bytecode: ## compile the package: ocirt itself never writes bytecode
 	@$(BIN)/python -m compileall -q ocirt spec
 
+share: ## write manual pages and shell completions into build/share
+	$(BIN)/python packaging/share.py build/share
+
 example: ## make a bundle in build/hello from the machine's own files
 	$(BIN)/python examples/make_bundle.py build/hello
 
@@ -65,4 +68,4 @@ clean: ## remove what builds and tests left
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test check unit integration conformance bench init fuzz launcher ops.h shape \
-	bytecode example format clean
+	bytecode share example format clean

@@ -1,6 +1,7 @@
 """What hatchling calls while it builds: compile the native programs and put them in the wheel.
 
-wheel      ocirt/init/ocirt-init and ocirt/COMMIT as package data, `ocirt` as a script
+wheel      ocirt/init/ocirt-init and ocirt/COMMIT as package data, `ocirt` as a script, manual
+           pages and completions below share/
 editable   the init stays in the source tree; the script is told where the tree is; the
            package is compiled to bytecode here, because ocirt itself never writes any
 """
@@ -18,6 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.path.insert(0, str(Path(__file__).parent))
 import native
+import share
 
 
 class BuildHook(BuildHookInterface[Any]):
@@ -37,6 +39,9 @@ class BuildHook(BuildHookInterface[Any]):
                 compileall.compile_dir(native.ROOT / package, quiet=1)
             return
         build_data["force_include"][str(init)] = "ocirt/init/ocirt-init"
+        for path in share.write(native.ROOT / "build" / "share"):
+            below = path.relative_to(native.ROOT / "build")
+            build_data["shared_data"][str(path)] = str(below)
         if commit := head():
             file = native.ROOT / "build" / "COMMIT"
             file.parent.mkdir(exist_ok=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from ocirt.cgroup.fs import Manager
 
+DRIVERS = ("fs",)  # who makes cgroups; `ocirt features` tells callers
+
 
 def open_manager(
     cgroups_path: str,
@@ -32,7 +34,7 @@ def open_manager(
     driver: str = "fs",
 ) -> Manager:
     """Return the manager for linux.cgroupsPath ("" for none), on whatever this machine mounts."""
-    if driver != "fs":
+    if driver not in DRIVERS:
         raise ConfigError(f"there is no cgroup driver {driver!r}")
     # Late, so that only the version in use is loaded.
     from ocirt.cgroup import layout

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     # verb      module                 what it does
+    "completion": ("ocirt.cli.completion", "print a script that completes command lines"),
     "create":   ("ocirt.cli.create",   "create a container"),
     "delete":   ("ocirt.cli.delete",   "delete what a container holds, often one run detached"),
     "events":   ("ocirt.cli.events",   "print what a container uses, and when memory runs out"),
     "exec":     ("ocirt.cli.exec",     "run one more process in a container"),
+    "features": ("ocirt.cli.features", "print what ocirt can do, for engines"),
     "kill":     ("ocirt.cli.kill",     "send a signal (default: SIGTERM) to a container's init"),
     "list":     ("ocirt.cli.list",     "list the containers below the state root"),
     "pause":    ("ocirt.cli.pause",    "stop all processes of a container where they stand"),
