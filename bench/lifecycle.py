@@ -13,8 +13,12 @@ does.  Work the kernel does later (tearing down namespaces) is in neither.
 The uncounted first round fills what may be kept from one container to the next: the page
 cache, and ocirt's store of compiled seccomp programs.
 
-Memory is taken in rounds of its own, below a small parent: a process begins its life with
-the peak of the program that it was forked from, and ours is a large one.
+Memory is taken in rounds of its own, below busybox: a process begins its life with the peak
+of the program that it was forked from, and ours is a large one.  So about 1.4 MiB is the
+least that a command can show.
+
+Where `perf` can count them, the instructions of each command (its children and the init up
+to the gate included) are printed too: they hardly change when the machine is busy.
 
 Everything happens in a private mount namespace, in which /sys/fs/cgroup/unified is not
 mounted (crun refuses the hybrid layout) and the bundle lies on a tmpfs of our own.
@@ -44,7 +48,7 @@ import bundle
 
 if TYPE_CHECKING:
     import resource
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 VERBS = ("create", "start", "state", "kill", "delete")
@@ -98,6 +102,7 @@ class Runtime:
     wall: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    instructions: dict[str, int] = field(default_factory=dict)
 
     def command(self, verb: str, *args: str) -> list[str]:
         return [self.path, "--root", self.root, verb, *args]
@@ -119,7 +124,7 @@ class Bench:
         self.runtimes = runtimes
         self.output = os.path.join(folder, "output")
         self.pid_file = os.path.join(folder, "pid")
-        self.count = 0
+        self.made = 0
         bundle.make_files(folder, busybox)
         make = bundle.make_bundle
         self.sleeper = make(folder, "sleeper", ["/bin/sleep", "1000"], f"/{CGROUP}/sleeper")
@@ -153,8 +158,8 @@ class Bench:
         return Spent(wall, cpu_ms(usage))
 
     def new_id(self) -> str:
-        self.count += 1
-        return f"bench{self.count}"
+        self.made += 1
+        return f"bench{self.made}"
 
     def created_pid(self) -> int:
         with open(self.pid_file, encoding="ascii") as file:
@@ -231,20 +236,40 @@ class Bench:
         copy = [self.busybox, "dd", "if=/dev/zero", "of=/dev/null", "bs=32M", "count=1"]
         return max(1, self.max_rss(copy) // (32 << 10))
 
-    def measure_memory(self, runtime: Runtime) -> None:
+    def each_verb(self, take: Callable[..., None], runtime: Runtime) -> None:
+        """Lead a container through its life with `take(runtime, verb, *args)`."""
         container_id = self.new_id()
         make = ("--bundle", self.sleeper, "--pid-file", self.pid_file)
-        self.peak(runtime, "create", *make, container_id)
+        take(runtime, "create", *make, container_id)
         rss, pss = resident([self.created_pid()])
         runtime.memory.update({"waiting_init_rss": rss, "waiting_init_pss": pss})
-        self.peak(runtime, "start", container_id)
-        self.peak(runtime, "state", container_id)
-        self.peak(runtime, "kill", container_id, "KILL")
+        take(runtime, "start", container_id)
+        take(runtime, "state", container_id)
+        take(runtime, "kill", container_id, "KILL")
         self.reap()
-        self.peak(runtime, "delete", container_id)
-        self.peak(runtime, "run", "--bundle", self.short, self.new_id())
+        take(runtime, "delete", container_id)
+        take(runtime, "run", "--bundle", self.short, self.new_id())
         self.reap()
-        self.measure_waiting_run(runtime)
+
+    def count(self, runtime: Runtime, verb: str, *args: str) -> None:
+        report = os.path.join(self.folder, "perf")
+        perf = [self.perf, "stat", "-x,", "-e", "instructions", "-o", report, "--"]
+        self.call(perf + runtime.command(verb, *args))
+        number = instructions(report)
+        runtime.instructions[verb] = min(number, runtime.instructions.get(verb, number))
+
+    @functools.cached_property
+    def perf(self) -> str:
+        """A perf that can count, else nothing: virtual machines often have no counters."""
+        path = shutil.which("perf", path=ENVIRONMENT["PATH"])
+        report = os.path.join(self.folder, "perf")
+        if not path:
+            return ""
+        try:
+            self.call([path, "stat", "-x,", "-e", "instructions", "-o", report, "/bin/true"])
+        except BenchError:
+            return ""
+        return path if instructions(report) else ""
 
     def measure_waiting_run(self, runtime: Runtime) -> None:
         container_id = self.new_id()
@@ -358,6 +383,13 @@ def kill(pid: int) -> None:
         pass  # by now it is gone, as we want it
 
 
+def instructions(report: str) -> int:
+    """Return what `perf stat -x,` counted, 0 when it could not."""
+    with open(report, encoding="ascii", errors="replace") as file:
+        counts = [line.split(",")[0] for line in file if ",instructions" in line]
+    return int(counts[0]) if counts and counts[0].isdigit() else 0
+
+
 def cgroup_folders() -> list[str]:
     found = [f"/sys/fs/cgroup/{CGROUP}", *glob.glob(f"/sys/fs/cgroup/*/{CGROUP}")]
     return [path for path in found if os.path.exists(f"{path}/cgroup.procs")]
@@ -413,6 +445,7 @@ def summary(runtime: Runtime) -> dict[str, Any]:
         "wall_ms": short(runtime.wall),
         "cpu_ms": short(runtime.cpu),
         "memory_kib": runtime.memory,
+        "instructions": runtime.instructions,
     }
 
 
@@ -471,6 +504,13 @@ def report(result: dict[str, Any]) -> str:
         titles = tuple(name.replace("_", " ") for name in waiting)
         parts.append(table("peak RSS, KiB", peak, memory(peak)))
         parts.append(table("resident, KiB", titles, memory(waiting)))
+    if all(one["instructions"] for one in runtimes.values()):
+        rows = {}
+        for name, one in runtimes.items():
+            counts = [one["instructions"][verb] for verb in VERBS]
+            counts += [sum(counts), one["instructions"]["run"]]
+            rows[name] = [f"{count / 1e6:.1f}" for count in counts]
+        parts.append(table("million instructions", wall, rows))
     if result["parallel"]:
         number, each = result["parallel"]["number"], result["parallel"]["wall_ms"]
         rows = {name: [f"{value:.1f}"] for name, value in each.items()}
@@ -509,7 +549,9 @@ def options() -> argparse.Namespace:
         metavar="NAME[=PATH]",
         help=f"who takes part, repeatable (default: those of {', '.join(RUNTIMES)} that exist)",
     )
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory rounds out")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave memory and instructions out"
+    )
     parser.add_argument(
         "--parallel", type=int, default=0, metavar="N", help="also time N times `run` at once"
     )
@@ -553,7 +595,10 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         bench.race(rounds)
         if not args.no_memory:
             for runtime in bench.runtimes * 2:
-                bench.measure_memory(runtime)
+                bench.each_verb(bench.peak, runtime)
+                bench.measure_waiting_run(runtime)
+            for runtime in bench.runtimes * (3 if bench.perf else 0):
+                bench.each_verb(bench.count, runtime)
         if args.parallel:
             for runtime in bench.runtimes:
                 parallel[runtime.name] = bench.parallel(runtime, args.parallel)
