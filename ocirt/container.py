@@ -37,9 +37,8 @@ def poststop(container: Container, hooks: list[dict[str, Any]]) -> list[HookErro
         return []
     from ocirt import lifecycle
 
-    if os.path.isdir(container.record["bundle"]):  # it may be gone by now
-        os.chdir(container.record["bundle"])
-    return lifecycle.run_all(hooks, "poststop", state_text(container, state.STOPPED, 0))
+    text = state_text(container, state.STOPPED, 0)
+    return lifecycle.run_all(hooks, "poststop", text, container.record["bundle"])
 
 
 def start(container: Container) -> None:
@@ -80,9 +79,8 @@ def poststart(container: Container) -> None:
 
     hooks = container.config()["hooks"]["poststart"]
     text = state_text(container, state.RUNNING, container.pid)
-    os.chdir(container.record["bundle"])
     try:
-        lifecycle.run(hooks, "poststart", text)
+        lifecycle.run(hooks, "poststart", text, container.record["bundle"])
     except HookError:
         signal_init(container, 9)
         raise

@@ -260,10 +260,5 @@ def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> No
         return
     from ocirt import lifecycle
 
-    back = os.getcwd()
-    os.chdir(container.record["bundle"])
-    try:
-        for stage in ("prestart", "createRuntime"):
-            lifecycle.run(hooks.get(stage) or [], stage, text)
-    finally:
-        os.chdir(back)
+    for stage in ("prestart", "createRuntime"):
+        lifecycle.run(hooks.get(stage) or [], stage, text, container.record["bundle"])

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 KEPT = 4096  # bytes of a hook's output that go into the message
 
 
-def run(hooks: list[dict[str, Any]], stage: str, state: str) -> None:
+def run(hooks: list[dict[str, Any]], stage: str, state: str, bundle: str) -> None:
     """Run the hooks of one stage in their order; the first failure ends it with HookError."""
     for index, hook in enumerate(hooks):
-        _run(hook, stage, index, state)
+        _run(hook, stage, index, state, bundle)
 
 
-def run_all(hooks: list[dict[str, Any]], stage: str, state: str) -> list[HookError]:
+def run_all(hooks: list[dict[str, Any]], stage: str, state: str, bundle: str) -> list[HookError]:
     """Run every hook of a stage whatever happens; return the failures."""
     failures = []
     for index, hook in enumerate(hooks):
         try:
-            _run(hook, stage, index, state)
+            _run(hook, stage, index, state, bundle)
         except HookError as error:
             failures.append(error)
     return failures
 
 
-def _run(hook: dict[str, Any], stage: str, index: int, state: str) -> None:
+def _run(hook: dict[str, Any], stage: str, index: int, state: str, bundle: str) -> None:
     path = hook["path"]
     argv = hook.get("args") or [path]
     env = dict(item.split("=", 1) for item in hook.get("env") or ())
@@ -49,7 +49,11 @@ def _run(hook: dict[str, Any], stage: str, index: int, state: str) -> None:
         os.write(stdin, state.encode("utf-8", "surrogateescape"))
         os.lseek(stdin, 0, os.SEEK_SET)
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, *output))]
+        # A descriptor, since a directory that was removed has no path to come back by.
+        back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if os.path.isdir(bundle):  # at poststop it may be gone
+                os.chdir(bundle)
             pid = os.posix_spawn(
                 path,
                 argv,
@@ -61,6 +65,9 @@ def _run(hook: dict[str, Any], stage: str, index: int, state: str) -> None:
             )
         except OSError as error:
             raise HookError(stage, index, f"{path}: {strerror(error.errno or 0)}") from None
+        finally:
+            os.fchdir(back)
+            os.close(back)
         failure = _wait(pid, hook.get("timeout"))
         if failure:
             words = [
