@@ -42,7 +42,7 @@ from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -266,7 +266,10 @@ def run_program(
     return result
 
 
-def run_suite(suite: Path, runtime: Runtime, options: argparse.Namespace) -> list[Result]:
+def run_suite(
+    suite: Path, runtime: Runtime, options: argparse.Namespace, save: Callable[[Result], None]
+) -> list[Result]:
+    """Run the programs that are wanted; each result is saved as soon as it is known."""
     programs = {path.stem: path for path in sorted((suite / "validation").rglob("*.t"))}
     wanted = [name for name in programs if matches(name, options.only or ["*"])]
     if not wanted:
@@ -282,6 +285,7 @@ def run_suite(suite: Path, runtime: Runtime, options: argparse.Namespace) -> lis
                     break
         print(f"{runtime.name:8} {name:32} {result.verdict:8} {result.seconds:6.1f} s",
               file=sys.stderr, flush=True)  # fmt: skip
+        save(result)
         return result
 
     with OwnCgroups() as tasks, ThreadPoolExecutor(options.jobs) as pool:
@@ -400,16 +404,17 @@ def main() -> int:
     fcntl.flock(lock, fcntl.LOCK_EX)  # a second suite would use the same cgroup
     report: dict[str, Any] = {"cgroup": cgroup_version(), "kernel": platform.release(), "runs": {}}
     for runtime in runtimes:
-        results = run_suite(options.suite.resolve(), runtime, options)
-        explain(results, known, runtime.name, report["cgroup"])
-        runs[runtime.name] = results
-        report["runs"][runtime.name] = {
-            "version": runtime.version(),
-            "results": [asdict(result) for result in results],
-        }
+        rows: list[dict[str, Any]] = []
+        report["runs"][runtime.name] = {"version": runtime.version(), "results": rows}
+
+        def save(result: Result, name: str = runtime.name, rows: list[Any] = rows) -> None:
+            explain([result], known, name, report["cgroup"])
+            rows.append(asdict(result))
+            if options.output:
+                options.output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+        runs[runtime.name] = run_suite(options.suite.resolve(), runtime, options, save)
     text = json.dumps(report, indent=1, ensure_ascii=False)
-    if options.output:
-        options.output.write_text(text + "\n")
     first = runs[runtimes[0].name]
     print(text if options.format == "json" else f"{table(runs)}\n\n{reasons(first)}".rstrip())
     return int(any(r.verdict != "pass" and not r.whose for r in first))
