@@ -44,8 +44,14 @@ def table(text: bytes, pids: list[int]) -> bytes:
     if b"PID" not in names:
         raise Error("couldn't find PID field in ps output")
     column = names.index(b"PID")
-    wanted = {(b"%d" % pid,) for pid in pids}
-    kept = [line for line in lines if tuple(line.split()[column : column + 1]) in wanted]
+    wanted = {b"%d" % pid for pid in pids}
+    kept = []
+    for line in lines:
+        word = b"".join(line.split()[column : column + 1])
+        if line.strip() and not word.isdigit():  # a column before it has blanks in it
+            raise Error(f"unable to parse pid: {word.decode(errors='replace')!r}")
+        if word in wanted:
+            kept.append(line)
     return b"".join([header, *kept])
 
 
