@@ -35,6 +35,7 @@ COMMANDS = {
     "ps":       ("ocirt.cli.ps",       "print the processes of a container"),
     "resume":   ("ocirt.cli.resume",   "let the processes of a paused container go on"),
     "run":      ("ocirt.cli.run",      "create and start a container"),
+    "setup":    ("ocirt.cli.setup",    "register ocirt with an engine, or take that back"),
     "spec":     ("ocirt.cli.spec",     "write a config.json to start from"),
     "start":    ("ocirt.cli.start",    "start the program of a created container"),
     "state":    ("ocirt.cli.state",    "print the state of a container"),

@@ -18,6 +18,7 @@ FLOORS = {
     "ocirt.update": 4,
     "ocirt": 3,  # launch, state, lifecycle, console, undo, ...
     "ocirt.cgroup": 2,
+    "ocirt.engines": 2,
     "ocirt.plan": 2,
     "ocirt_hpc": 2,
     "ocirt.bundle": 1,

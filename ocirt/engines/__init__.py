@@ -1,0 +1,180 @@
+"""The engines that can call ocirt: where their configuration lies and how ocirt gets into it.
+
+`ocirt setup` makes and carries out `changes`; `ocirt doctor` asks `registered`.  One more engine
+is one more row in ENGINES; what is particular about its file is a module beside this one.
+
+A file is changed by two pure functions, old text in, new text out; "" stands for no file.
+Whatever is not ours stays as it is, byte by byte, or the change is refused.  Directories that
+had to be made are left.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ocirt.engines import containerd, daemon_json, podman, texts
+from ocirt.engines.site import ours, plain, toml
+from ocirt.engines.stamp import whole
+from ocirt.errors import At, ConfigError, Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt.engines.site import Site, Wish
+
+    Edit = Callable[[str, Wish, Site], str]
+
+STDOUT = "-"
+
+ENGINES: dict[str, dict[str, Any]] = {
+    # programs  tell that the engine is installed
+    # files     (path, the same below ~/.config for a user's own engine, add, remove); one that
+    #           refers to another comes before it
+    # sources   files that may hold a registration, how they are read, the tables in them that
+    #           are named after runtimes, and where in such a table the program stands
+    # next      what is left to do for people
+    "docker": {
+        "programs": ("dockerd",),
+        "files": (
+            ("/etc/docker/daemon.json", "docker/daemon.json", daemon_json.add, daemon_json.remove),
+        ),
+        "sources": (
+            ("/etc/docker/daemon.json",), daemon_json.parse, (("runtimes",),), ("path",),
+        ),
+        "next": "systemctl reload docker; then docker run --rm --runtime={name} IMAGE true",
+        "undone": "systemctl reload docker",
+    },
+    "containerd": {
+        "programs": ("containerd",),
+        "files": (
+            (containerd.CONFIG, "", containerd.add, containerd.remove),
+            (containerd.DROP_IN, "", *whole("containerd", containerd.drop_in)),
+        ),
+        "sources": (
+            (containerd.CONFIG, "/etc/containerd/conf.d/*.toml"), toml, containerd.TABLES,
+            ("options", "BinaryName"),
+        ),
+        "next": "systemctl restart containerd (containers go on); "
+        "`containerd config dump` then shows the runtime {name}",
+        "undone": "systemctl restart containerd (containers go on)",
+    },
+    "podman": {
+        "programs": ("podman",),
+        "files": (
+            (podman.DROP_IN, "containers/containers.conf.d/ocirt.conf",
+             *whole("podman", podman.drop_in)),
+        ),
+        "sources": (podman.SOURCES, toml, (("engine", "runtimes"),), ()),
+        "next": "nothing to reload: podman --runtime {name} run --rm IMAGE true",
+        "undone": "nothing to reload",
+    },
+    "crio": {
+        "programs": ("crio",),
+        "files": (
+            ("/etc/crio/crio.conf.d/10-ocirt.conf", "", *whole("crio", texts.crio)),
+        ),
+        "sources": (
+            ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*"), toml,
+            (("crio", "runtime", "runtimes"),), ("runtime_path",),
+        ),
+        "next": "systemctl restart crio (containers go on); "
+        "then `ocirt setup kubernetes` for a RuntimeClass",
+        "undone": "systemctl restart crio (containers go on)",
+    },
+    "slurm": {
+        "programs": ("slurmd",),
+        "files": (("/etc/slurm/oci.conf", "", *whole("slurm", texts.slurm)),),
+        "sources": (("/etc/slurm/oci.conf",), plain, ((),), ()),
+        "next": "the same file on every node, a /run/user/UID for each job's user (pam_systemd "
+        "makes one), scontrol reconfigure; then srun --container=BUNDLE COMMAND",
+        "undone": "scontrol reconfigure",
+    },
+    "kubernetes": {
+        "programs": ("kubelet",),
+        "files": ((STDOUT, STDOUT, texts.runtime_class, texts.nothing),),
+        "sources": ((), toml, (), ()),
+        "next": "pipe this to `kubectl apply -f -`; pods ask for it with runtimeClassName: {name}; "
+        "each node needs `ocirt setup containerd` or `ocirt setup crio`",
+        "undone": "kubectl delete runtimeclass {name}",
+    },
+}  # fmt: skip
+
+
+def changes(engine: str, wish: Wish, site: Site, *, undo: bool) -> list[tuple[str, str, str]]:
+    """Return (path, old text, new text) for each file of an engine; nothing is written yet.
+
+    They are to be carried out in this order: at no time does a file refer to a missing one.
+    """
+    found = []
+    for path, own, add, remove in ENGINES[engine]["files"]:
+        path = f"{site.home}/{own}" if site.home and own and own != STDOUT else path
+        with At(path) if path != STDOUT else At("RuntimeClass"):
+            old = site.read(path) if path != STDOUT else ""
+            found.append((path, old, (remove if undo else add)(old, wish, site)))
+    return found if undo else found[::-1]
+
+
+def installed(engine: str, site: Site) -> str:
+    """Return the program of an engine, or nothing when the machine has none."""
+    return next(filter(None, [site.program(name) for name in ENGINES[engine]["programs"]]), "")
+
+
+def registered(engine: str, site: Site) -> list[tuple[str, str]]:
+    """Return (name, program) of the runtimes of an engine that are ocirt."""
+    patterns, parse, tables, leaf = ENGINES[engine]["sources"]
+    found = {}
+    for path in [path for pattern in patterns for path in site.glob(pattern)]:
+        with At(path):
+            document = parse(site.read(path))
+            for table in tables:
+                for name, value in dig(document, table).items():
+                    program = dig(value, leaf) if leaf else value
+                    words = program if isinstance(program, list) else str(program or "").split()
+                    for word in words:
+                        if ours(word):
+                            found[name] = word
+    return list(found.items())
+
+
+def dig(document: Any, keys: tuple[str, ...]) -> Any:
+    """Return what lies at a place of a document; an empty table where there is none."""
+    for key in keys:
+        document = document.get(key, {}) if isinstance(document, dict) else {}
+    return document
+
+
+def carry_out(path: str, new: str, site: Site) -> None:
+    """Put a new text in the place of a file, as a whole; owner and mode stay."""
+    real = os.path.realpath(site.at(path))
+    if not real.startswith(site.root.rstrip("/") + "/"):
+        raise ConfigError(path, f"leads out of {site.root}")
+    if not new:
+        os.unlink(real)
+        return
+    os.makedirs(os.path.dirname(real), 0o755, exist_ok=True)
+    try:
+        before = os.stat(real)
+        mode, owner = before.st_mode & 0o7777, (before.st_uid, before.st_gid)
+    except FileNotFoundError:
+        mode, owner = 0o644, (-1, -1)
+    beside = f"{real}.ocirt{os.getpid()}"
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "w", encoding="utf-8", newline="") as file:
+            file.write(new)
+            file.flush()
+            os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        os.rename(beside, real)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def known(engine: str) -> None:
+    """Refuse a name that is none of our engines."""
+    if engine not in ENGINES:
+        raise Error(f"unknown engine {engine}: not one of {', '.join(ENGINES)}")
