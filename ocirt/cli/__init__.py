@@ -25,6 +25,7 @@ COMMANDS = {
     "completion": ("ocirt.cli.completion", "print a script that completes command lines"),
     "create":   ("ocirt.cli.create",   "create a container"),
     "delete":   ("ocirt.cli.delete",   "delete what a container holds, often one run detached"),
+    "doctor":   ("ocirt.cli.doctor",   "print what this machine can do, and what to do about it"),
     "events":   ("ocirt.cli.events",   "print what a container uses, and when memory runs out"),
     "exec":     ("ocirt.cli.exec",     "run one more process in a container"),
     "features": ("ocirt.cli.features", "print what ocirt can do, for engines"),

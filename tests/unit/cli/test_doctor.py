@@ -1,0 +1,224 @@
+"""ocirt doctor, on machines made of a few files."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+
+import pytest
+
+from ocirt import cli, doctor, engines
+
+GOOD = {
+    "proc/sys/kernel/osrelease": "6.1.0-18-amd64\n",
+    "proc/sys/kernel/cap_last_cap": "40\n",
+    "proc/sys/kernel/seccomp/actions_avail": "kill_process errno allow\n",
+    "proc/sys/user/max_user_namespaces": "63000\n",
+    "proc/self/status": "Name:\tx\nCapBnd:\t000001ffffffffff\n",
+    "proc/self/cgroup": "0::/user.slice/user-1000.slice/user@1000.service/app.slice\n",
+    "sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n",
+    "sys/fs/cgroup/cgroup.procs": "",
+    "usr/lib64/libseccomp.so.2.5.5": "",
+    "usr/lib64/libseccomp.so.2": "",
+    "usr/bin/newuidmap": "",
+    "usr/bin/newgidmap": "",
+    "etc/passwd": "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n",
+    "etc/subuid": "alice:100000:65536\n1000:200000:10\nbob:300000:65536\n",
+    "etc/subgid": "alice:100000:65536\n",
+    **{f"proc/self/ns/{kind}": "" for kind in doctor.NAMESPACES},
+}
+USER_GROUP = "sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service"
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Make a machine: GOOD with changes; None takes a file away."""
+
+    def make(uid=0, **changes):
+        files = {**GOOD, **{name.replace("__", "/"): text for name, text in changes.items()}}
+        for name, text in files.items():
+            if text is not None:
+                path = tmp_path / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+                path.chmod(0o755)
+        return doctor.Machine(str(tmp_path), uid)
+
+    return make
+
+
+def rows(machine):
+    return {(area, name): (status, value, advice)
+            for area, name, status, value, advice in doctor.examine(machine)}  # fmt: skip
+
+
+def test_a_good_machine_has_nothing_to_complain_of(machine):
+    found = doctor.examine(machine())
+    # The init of a source tree may not have been built.
+    assert [row for row in found if row[2] not in ("ok", "info") and row[1] != "init"] == []
+    assert {row[0] for row in found} == {area for area, _ in doctor.CHECKS}
+
+
+def test_every_row_that_is_not_well_says_what_to_do(machine):
+    bad = machine(
+        1000,
+        **dict.fromkeys(GOOD),
+        proc__sys__kernel__osrelease="5.4.0\n",
+        usr__sbin__dockerd="",
+        proc__sys__user__max_user_namespaces="0\n",
+        proc__sys__kernel__unprivileged_userns_clone="0\n",
+        proc__sys__kernel__apparmor_restrict_unprivileged_userns="1\n",
+        proc__sys__vm__memfd_noexec="2\n",
+    )
+    poor = [row for row in doctor.examine(bad) if row[2] in ("lacks", "fails")]
+    assert len(poor) > 10
+    assert [row for row in poor if not row[4]] == []
+
+
+@pytest.mark.parametrize(
+    ("release", "missing"),
+    [
+        ("5.4.0", {"version", "openat2", "mount_setattr", "clone3 into cgroup", "idmapped mounts"}),
+        ("5.11.0-rc1", {"version", "mount_setattr", "idmapped mounts"}),
+        ("5.12", set()),
+        ("", {"version", "openat2", "mount_setattr", "clone3 into cgroup", "pidfd",
+              "idmapped mounts"}),
+    ],
+)  # fmt: skip
+def test_an_old_kernel(machine, release, missing):
+    found = rows(machine(proc__sys__kernel__osrelease=f"{release}\n"))
+    names = {name for (area, name), row in found.items() if area == "kernel" and row[0] != "ok"}
+    assert names == missing
+    if missing:
+        assert found["kernel", "version"][0] == "fails"
+        assert found["kernel", "mount_setattr"][0] == "fails"
+        assert found["kernel", "idmapped mounts"][0] == "lacks"
+
+
+def test_the_running_kernel_is_asked():
+    found = rows(doctor.Machine("/", os.geteuid()))
+    assert found["kernel", "openat2"][0] == "ok"  # or no test of ours would run
+
+
+def test_missing_capabilities_are_named(machine):
+    status = "CapBnd:\t000001fffeffffff\n"
+    found = rows(machine(proc__self__status=status))["security", "capabilities"]
+    assert found[:2] == ("lacks", "all but CAP_SYS_RESOURCE")
+    found = rows(machine(1000, proc__self__status=status))["security", "capabilities"]
+    assert found[0] == "ok"
+
+
+def test_a_user_has_his_ranges(machine):
+    found = rows(machine(1000))
+    assert found["id mappings", "subuid"] == ("ok", "65546 ids of alice", "")
+    found = rows(machine(1001))
+    assert found["id mappings", "subuid"][:2] == ("lacks", "0 ids of 1001")
+    assert rows(machine(0))["id mappings", "subuid"][1] == "ranges of 3 users"
+
+
+def test_a_users_delegated_cgroup_is_found_above(machine, monkeypatch):
+    files = {f"{USER_GROUP}/cgroup.controllers": "memory pids\n",
+             f"{USER_GROUP}/cgroup.subtree_control": ""}  # fmt: skip
+    user = machine(os.geteuid(), **files)
+    user.uid = 4242
+    assert rows(user)["cgroups", "delegation"][:2] == ("lacks", "none")
+    monkeypatch.setattr(doctor, "_owned", lambda path, uid: path.endswith(
+        "user@1000.service/cgroup.subtree_control"))  # fmt: skip
+    status, value, advice = rows(user)["cgroups", "delegation"]
+    assert (status, value) == ("lacks", "memory pids")
+    assert "Delegate=" in advice
+
+
+def test_version_1_gives_users_nothing(machine):
+    v1 = {
+        "sys/fs/cgroup/cgroup.controllers": None,
+        "proc/self/cgroup": "2:memory:/\n1:cpu,cpuacct:/\n",
+    }
+    user = machine(1000, **v1)
+    top = user.cgroups
+    lines = [
+        f"30 24 0:26 / {top}/memory rw - cgroup cgroup rw,memory\n",
+        f"31 24 0:27 / {top}/cpu rw - cgroup cgroup rw,cpu,cpuacct\n",
+    ]
+    with open(f"{user.proc}/mountinfo", "w") as file:
+        file.writelines(lines)
+    found = rows(user)
+    assert found["cgroups", "mode"][1] == "v1"
+    assert found["cgroups", "controllers"][0] == "lacks"
+    assert "(no cpuset, devices, freezer, pids)" in found["cgroups", "controllers"][1]
+    assert found["cgroups", "delegation"][0] == "lacks"
+
+
+def test_no_cgroups_at_all_fail_for_root_alone(machine):
+    none = {"sys/fs/cgroup/cgroup.controllers": None}
+    assert rows(machine(0, **none))["cgroups", "mode"][0] == "fails"
+    assert rows(machine(1000, **none))["cgroups", "mode"][0] == "lacks"
+
+
+def test_engines_know_ocirt_or_not(machine, tmp_path, capfd):
+    some = machine(usr__sbin__dockerd="", usr__bin__podman="", usr__bin__kubelet="",
+                   opt__ocirt="", etc__containers__containers__conf="")  # fmt: skip
+    assert rows(some)["engines", "docker"] == (
+        "lacks", "/usr/sbin/dockerd does not know ocirt", "ocirt setup docker",
+    )  # fmt: skip
+    for engine in ("docker", "podman"):
+        cli.main(["setup", engine, "--root", str(tmp_path), "--path", "/opt/ocirt"])
+    found = rows(some)
+    assert found["engines", "docker"] == ("ok", "hpc (/opt/ocirt)", "")
+    assert found["engines", "podman"] == ("ok", "hpc (/opt/ocirt)", "")
+    assert found["engines", "kubernetes"][0] == "info"
+    (tmp_path / "opt/ocirt").unlink()
+    assert rows(some)["engines", "docker"][0] == "lacks"
+    (tmp_path / "etc/docker/daemon.json").write_text("{")
+    assert "/etc/docker/daemon.json: malformed JSON" in rows(some)["engines", "docker"][2]
+    capfd.readouterr()
+
+
+def test_no_engine_is_no_fault(machine):
+    assert rows(machine())["engines", "none"] == ("info", "", "")
+    assert set(engines.ENGINES) >= {"docker", "containerd", "podman", "crio", "slurm"}
+
+
+def test_devices_are_listed(machine):
+    found = rows(machine(**{
+        "dev/nvidia0": "", "dev/nvidia1": "", "dev/nvidiactl": "", "etc/cdi/nvidia.yaml": "",
+        "dev/infiniband/uverbs0": "", "sys/class/infiniband/mlx5_0": "",
+    }))  # fmt: skip
+    assert found["devices", "NVIDIA GPUs"][1] == "nvidia0, nvidia1"
+    assert found["devices", "RDMA"][1] == "mlx5_0"
+    assert found["devices", "CDI /etc/cdi"][1] == "nvidia.yaml"
+
+
+def elf(*kinds):
+    head = struct.pack("<4sBB10xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 2, 62, 1, 0, 64, 0, 0, 64, 56,
+                       len(kinds), 0, 0, 0)  # fmt: skip
+    return head + b"".join([struct.pack("<I52x", kind) for kind in kinds])
+
+
+def test_the_init_is_told_by_its_header(tmp_path):
+    path = tmp_path / "init"
+    assert doctor.init_facts(str(path)) == (f"{path}: No such file or directory", False)
+    for data, wanted in ((elf(1, 1), "static, 176 bytes"), (elf(1, 3), "dynamic, 176 bytes")):
+        path.write_bytes(data)
+        path.chmod(0o755)
+        assert doctor.init_facts(str(path)) == (wanted, True)
+    path.write_text("#!/bin/sh")
+    assert doctor.init_facts(str(path))[1] is False
+
+
+def test_the_exit_code_is_1_when_ocirt_cannot_work(machine, capfd):
+    root = machine(proc__sys__kernel__osrelease="5.4.0\n").site.root
+    assert cli.main(["doctor", "--root", root]) == 1
+    out = capfd.readouterr().out
+    assert "\n  fails  mount_setattr" in out
+    assert "-> Linux 5.12 has it; every container need" in out
+
+
+def test_json_tells_the_same(machine, capfd):
+    root = machine().site.root
+    cli.main(["doctor", "--root", root, "--format", "json"])
+    found = json.loads(capfd.readouterr().out)
+    assert {"area": "cgroups", "name": "mode", "status": "ok", "value": "v2", "advice": ""} in found
+    assert cli.main(["doctor", "--format", "xml"]) == 1
+    assert "invalid format option: xml" in capfd.readouterr().err
