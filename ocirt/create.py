@@ -171,14 +171,15 @@ def _make(draft: Draft, undo: Undo) -> Made:
     init = Init(draft.plan, draft.context.slots)
     fds: list[int] = []
     undo.add(_close, fds)
+    undo.add(init.kill)
+    init.spawn()  # it starts up while the cgroup is made
     if manager:
         manager.create(draft.linux.get("resources") or {})
         undo.add(manager.undo)
         undo.add(manager.kill, 9)
     if record["host_mounts"] is not None:
         undo.add(mounts.detach, draft.rootfs, record["host_mounts"])
-    undo.add(init.kill)
-    init.spawn()
+    undo.add(init.kill)  # first, so that the rest finds nothing alive
     outside = [(word, _open(path, os.O_RDONLY, fds, where)) for word, path, where in draft.joined()]
     if manager and manager.cgroup_dir():
         outside.append(
