@@ -13,9 +13,11 @@ from ocirt import exec as entry
 from ocirt import plan
 from ocirt.cgroup import within
 from ocirt.cli.plan import _row, table
-from ocirt.errors import ConfigError, Error
+from ocirt.errors import ConfigError, Error, KernelError
+from ocirt.kernel import procfs
 from ocirt.plan import ops
 from ocirt.plan.host import Host
+from ocirt.undo import Undo
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 EVERY = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
@@ -411,3 +413,84 @@ def test_in_a_hybrid_the_tree_without_controllers_may_lack_the_cgroup(tmp_path: 
     assert within.places(manager, ["s"])[1] == str(tmp_path)
     (tmp_path / "s").mkdir()
     assert within.places(manager, ["s"])[1] == str(tmp_path / "s")
+
+
+# --- where v2 has no room
+
+
+class Attempts:
+    """Stands in for making a process: EBUSY in the cgroups that hand controllers down."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: set[str], number: int = 16) -> None:
+        self.tried: list[str | None] = []
+
+        def attempt(draft: Any, undo: Any, fds: Any, directory: str | None) -> Any:
+            self.tried.append(directory)
+            if directory in busy:
+                raise KernelError(number, "the process")
+            return "made"
+
+        monkeypatch.setattr(entry, "_attempt", attempt)
+
+    def clone(self, own: str | None) -> Any:
+        class Draft:
+            directory = "/g/c"
+
+            def own_cgroup(self) -> str | None:
+                return own
+
+        draft: Any = Draft()
+        return entry._clone(draft, Undo(), [])
+
+
+def test_a_process_goes_where_the_init_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(monkeypatch, {"/g/c"})
+    assert attempts.clone("/g/c/init.scope") == "made"
+    assert attempts.tried == ["/g/c", "/g/c/init.scope"]
+
+
+@pytest.mark.parametrize("own", [None, "/g/c"])
+def test_without_another_place_the_kernels_no_stands(
+    monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    with pytest.raises(KernelError, match="resource busy"):
+        Attempts(monkeypatch, {"/g/c"}).clone(own)
+
+
+def test_another_refusal_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(monkeypatch, {"/g/c"}, number=13)
+    with pytest.raises(KernelError, match="permission denied"):
+        attempts.clone("/g/c/init.scope")
+    assert attempts.tried == ["/g/c"]
+
+
+# --- /proc
+
+
+def test_a_process_is_known_by_its_start_time() -> None:
+    own = procfs.stat(os.getpid())
+    assert own is not None
+    fd = procfs.open_process(os.getpid(), own[1])
+    assert fd is not None
+    assert procfs.read_at(fd, "comm").strip() == Path("/proc/self/comm").read_bytes().strip()
+    os.close(fd)
+    before = len(os.listdir("/proc/self/fd"))
+    assert procfs.open_process(os.getpid(), own[1] + 1) is None
+    assert procfs.open_process(0, 0) is None
+    assert procfs.open_process(1 << 22, 0) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_descriptor_of_a_process_does_not_lead_to_another() -> None:
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    found = procfs.stat(pid)
+    assert found is not None
+    assert procfs.open_process(pid, found[1]) is None  # a zombie
+    fd = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
+    os.waitpid(pid, 0)
+    with pytest.raises((ProcessLookupError, FileNotFoundError)):
+        procfs.read_at(fd, "stat")
+    os.close(fd)
