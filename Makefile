@@ -41,6 +41,9 @@ launcher: ## compile the program `ocirt` for this source tree
 	$(BIN)/python packaging/native.py launcher
 	install packaging/ocirt $(RUNTIME)
 
+deb: ops.h ## build dist/ocirt_VERSION_ARCH.deb
+	$(BIN)/python packaging/deb/build.py
+
 ops.h: ## write ocirt/init/ops.h from the table of ops
 	$(MAKE) -C ocirt/init header
 
@@ -67,5 +70,5 @@ clean: ## remove what builds and tests left
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration conformance bench init fuzz launcher ops.h shape \
+.PHONY: help setup test check unit integration conformance bench init fuzz launcher deb ops.h shape \
 	bytecode share example format clean

@@ -32,10 +32,10 @@ INIT = os.path.join(os.path.dirname(__file__), "init", "ocirt-init")
 # Every architecture but alpha gives them these numbers.  Asked for nothing (-1 or 0 for each
 # argument), a kernel that has the call complains about that, one without says ENOSYS.
 SYSCALLS = (
-    # name                  since     number  asked for             needed by
-    ("openat2",             (5, 6),   437,    (-1, 0, 0, 0),        "every container"),
-    ("mount_setattr",       (5, 12),  442,    (-1, 0, 0, 0, 0),     "every container"),
-    ("clone3 into cgroup",  (5, 7),   435,    (0, 0),               "every container on cgroup v2"),
+    # name                  since     number  asked for             who needs
+    ("openat2",             (5, 6),   437,    (-1, 0, 0, 0),        "every container needs"),
+    ("mount_setattr",       (5, 12),  442,    (-1, 0, 0, 0, 0),     "every container needs"),
+    ("clone3 into cgroup",  (5, 7),   435,    (0, 0),               "every container of cgroup v2 needs"),
     ("pidfd",               (5, 3),   434,    (0, 0),               ""),
     ("idmapped mounts",     (5, 12),  442,    (-1, 0, 0, 0, 0),     ""),
 )  # fmt: skip
@@ -109,8 +109,8 @@ def kernel(machine: Machine) -> Iterator[Finding]:
         else:
             # A seccomp filter around us may answer ENOSYS, too.
             value = "blocked here" if version >= since else "missing"
-            advice = f"Linux {since[0]}.{since[1]} has it; {user or 'some configs'} need it"
-            needed = user == "every container"
+            advice = f"Linux {since[0]}.{since[1]} has it; {user or 'some configs need'} it"
+            needed = user == "every container needs"
             yield name, FAILS if needed else LACKS, value, advice
     memfd = machine.text("/proc/sys/vm/memfd_noexec")
     yield _needed(

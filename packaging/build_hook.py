@@ -9,7 +9,6 @@ editable   the init stays in the source tree; the script is told where the tree 
 from __future__ import annotations
 
 import compileall
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -42,18 +41,8 @@ class BuildHook(BuildHookInterface[Any]):
         for path in share.write(native.ROOT / "build" / "share"):
             below = path.relative_to(native.ROOT / "build")
             build_data["shared_data"][str(path)] = str(below)
-        if commit := head():
+        if commit := native.head():
             file = native.ROOT / "build" / "COMMIT"
             file.parent.mkdir(exist_ok=True)
             file.write_text(commit, encoding="ascii")
             build_data["force_include"][str(file)] = "ocirt/COMMIT"
-
-
-def head() -> str:
-    """Return the commit of the source tree, marked when files differ from it; empty: unknown."""
-    line = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        done = subprocess.run(line, cwd=native.ROOT, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

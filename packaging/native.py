@@ -1,8 +1,8 @@
 """Compile the two native programs: the init and the launcher.
 
 `python3 packaging/native.py init|launcher` does it from a source tree (`make init`); the build
-hook does it for a wheel.  Any C11 compiler will do.  musl comes first: a static program of
-musl starts in a third of the time that one of glibc needs.
+hook does it for a wheel, packaging/deb/build.py for a .deb.  Any C11 compiler will do.  musl
+comes first: a static program of musl starts in a third of the time that one of glibc needs.
 """
 
 from __future__ import annotations
@@ -66,17 +66,39 @@ def compile_init() -> Path:
     return INIT
 
 
-def compile_launcher(*, editable: bool) -> Path:
-    """Compile the program `ocirt`; editable: it runs the package in this source tree."""
-    more = []
+def compile_launcher(
+    *, editable: bool = False, home: str = "", python: str = "", output: Path = LAUNCHER
+) -> Path:
+    """Compile the program `ocirt`; editable: it runs the package in this source tree.
+
+    home, python: the directory that holds the package, and the interpreter, where a
+    distribution's package fixes them; without them the program looks beside itself.
+    """
     if editable:
         # The interpreter behind the virtual environment spares a look at pyvenv.cfg.
-        python = getattr(sys, "_base_executable", "") or sys.executable
-        more = [f'-DOCIRT_DIR="{ROOT}"', f'-DOCIRT_PYTHON="{python}"']
-    compile_c(LAUNCHER, [ROOT / "packaging" / name for name in LAUNCHER_SOURCES], *more)
-    return LAUNCHER
+        home, python = str(ROOT), getattr(sys, "_base_executable", "") or sys.executable
+    more = [f'-DOCIRT_DIR="{home}"', f'-DOCIRT_PYTHON="{python}"'] if home else []
+    compile_c(output, [ROOT / "packaging" / name for name in LAUNCHER_SOURCES], *more)
+    return output
+
+
+def head() -> str:
+    """Return the commit of the source tree, marked when files differ from it; empty: unknown."""
+    line = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        print(compile_init() if name == "init" else compile_launcher(editable=True))
+    match sys.argv[1:]:
+        case ["init"]:
+            print(compile_init())
+        case ["launcher"]:
+            print(compile_launcher(editable=True))
+        case ["launcher", home, python]:
+            print(compile_launcher(home=home, python=python))
+        case _:
+            raise SystemExit("init, launcher, or launcher HOME PYTHON")

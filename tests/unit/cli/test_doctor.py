@@ -158,7 +158,7 @@ def test_no_cgroups_at_all_fail_for_root_alone(machine):
 
 def test_engines_know_ocirt_or_not(machine, tmp_path, capfd):
     some = machine(usr__sbin__dockerd="", usr__bin__podman="", usr__bin__kubelet="",
-                   opt__ocirt="", etc__containers__containers__conf="")  # fmt: skip
+                   opt__ocirt="")  # fmt: skip
     assert rows(some)["engines", "docker"] == (
         "lacks", "/usr/sbin/dockerd does not know ocirt", "ocirt setup docker",
     )  # fmt: skip
@@ -212,7 +212,7 @@ def test_the_exit_code_is_1_when_ocirt_cannot_work(machine, capfd):
     assert cli.main(["doctor", "--root", root]) == 1
     out = capfd.readouterr().out
     assert "\n  fails  mount_setattr" in out
-    assert "-> Linux 5.12 has it; every container need" in out
+    assert "-> Linux 5.12 has it; every container needs it" in out
 
 
 def test_json_tells_the_same(machine, capfd):
