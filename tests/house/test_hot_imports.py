@@ -71,6 +71,12 @@ def test_asking_for_an_unknown_container_loads_nothing_more(verb, tmp_path):
     assert foreign(modules) == set()
 
 
+def test_entering_an_unknown_container_loads_nothing_more(tmp_path):
+    argv = ["--root", str(tmp_path), "--log", str(tmp_path / "log"), "exec", "nobody", "true"]
+    modules = loaded(f"cli.main({argv!r}); sys.__stderr__.write(chr(0))")
+    assert foreign(modules) == set()
+
+
 def test_planning_loads_only_what_is_cheap(tmp_path):
     (tmp_path / "rootfs").mkdir()
     spec = loaded(f"assert cli.main(['spec', '-b', {str(tmp_path)!r}]) == 0")

@@ -34,6 +34,7 @@ from tests.integration.support import (
     only_ocirt,
     patched,
 )
+from tests.integration.test_seccomp import EHWPOISON, Agent
 from tests.integration.test_terminal import ConsoleSocket, Screen
 
 MAPS = {
@@ -49,11 +50,14 @@ class Exec:
         self.runtime, self.bundle, self.workdir = runtime, bundle, workdir
         self.b = None
 
-    def container(self, start=True, **patch):
+    def container(self, start=True, agent=None, **patch):
+        first = Agent(agent) if agent else None
         self.b = self.bundle.sleeping(**patch)
         self.pid = self.runtime.create(self.b)
         if start:
             self.runtime.start(self.b)
+        if first:
+            assert eventually(lambda: first.state)
         return self.b
 
     def __call__(self, *args, options=(), **popen):
@@ -452,6 +456,32 @@ def test_the_filter_of_the_container_holds(execute, nnp):
     )
     assert execute.prints("probe", "call", "mkdirat", "-100", "@/x", "0755") == "ENOSYS"
     assert status_field(execute.prints("cat", "/proc/self/status"), "Seccomp") == "2"
+
+
+def test_the_listener_of_the_container_gets_the_calls(execute, workdir):
+    execute.container(
+        linux={
+            "seccomp": {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": f"{workdir}/agent",
+                "listenerMetadata": "for the agent",
+                "syscalls": [{"names": ["acct"], "action": "SCMP_ACT_NOTIFY"}],
+            }
+        },
+        agent=f"{workdir}/agent",
+    )
+    os.unlink(f"{workdir}/agent")
+    agent = Agent(f"{workdir}/agent")
+    path = os.path.join(workdir, "exec.pid")
+    result = execute("probe", "call", "acct", "0", options=["--pid-file", path])
+    assert result.out.strip() == f"E{EHWPOISON}", str(result)
+    agent.join(5)
+    with open(path) as file:
+        assert agent.state["pid"] == int(file.read())
+    assert agent.state["state"]["id"] == execute.b.id
+    assert agent.state["state"]["status"] == "running"
+    if execute.runtime.is_ocirt:
+        assert agent.state["state"]["pid"] == execute.pid
 
 
 @only_ocirt("runc 1.1 knows no such field")
@@ -972,6 +1002,40 @@ def blocked(path):
     first = socket.socket(socket.AF_UNIX)
     first.connect(path)
     return listener, first
+
+
+def started_halfway(execute, path, *options):
+    """Spawn an exec that its caller holds by a blocked socket, once the process is inside."""
+    process = execute.runtime.spawn(
+        "exec", "--pidfd-socket", path, *options, execute.b.id, "sleep", "4321"
+    )
+    assert eventually(lambda: execute.runtime.host.grandchildren(process.pid))
+    return process
+
+
+@only_ocirt("needs --pidfd-socket to hold the process half-way")
+@pytest.mark.parametrize("options", [(), ("--detach",)], ids=["foreground", "detached"])
+def test_when_the_runtime_dies_halfway_no_process_is_left(execute, workdir, options):
+    execute.container()
+    listener, first = blocked(f"{workdir}/pidfd")
+    with listener, first:
+        process = started_halfway(execute, f"{workdir}/pidfd", *options)
+        process.kill()
+        process.wait()
+        assert eventually(lambda: not execute.orphans())
+
+
+@only_ocirt("needs --pidfd-socket to hold the process half-way")
+def test_when_the_container_ends_halfway_exec_says_so(execute, workdir):
+    execute.container()
+    listener, first = blocked(f"{workdir}/pidfd")
+    with listener, first:
+        process = started_halfway(execute, f"{workdir}/pidfd")
+        os.kill(execute.pid, signal.SIGKILL)
+        listener.settimeout(20)
+        for _ in range(2):
+            listener.accept()[0].close()
+        assert process.wait(20) in (137, 255)
 
 
 @only_ocirt("needs --pidfd-socket to hold the process half-way")

@@ -234,3 +234,19 @@ def test_members_of_a_pod_share_namespaces(podman):
         podman.ok("pod", "stop", "-t", "1", "pd")
     finally:
         podman.ok("pod", "rm", "-f", "-t", "0", "pd")
+
+
+@pytest.mark.skipif("exec" not in engines.verbs(RUNTIME), reason="the runtime has no verb exec")
+def test_exec_runs_another_program(podman):
+    name = podman.detached("-e A=1", "sleep", "1000")
+    show = "echo $A$B; pwd; whoami"
+    words = podman.ok("exec", "-e", "B=2", "-w", "/tmp", "-u", "alice", name, "sh", "-c", show)
+    assert words.split() == ["12", "/tmp", "alice"]
+    assert podman("exec", name, "sh", "-c", "exit 6").code == 6
+    assert podman.ok("exec", "-i", name, "cat", input="piped") == "piped"
+    assert podman("exec", name, "nosuch").code == 127
+    assert podman("exec", name, "/etc/passwd").code == 126
+    argv = podman.world.enter("podman", "exec", "-it", name, "tty")
+    assert "/dev/pts/" in engines.on_terminal(argv, env=podman.env).out
+    assert podman.ok("exec", "--detach", name, "sh", "-c", "echo done > /tmp/done") != ""
+    assert eventually(lambda: podman.ok("exec", name, "cat", "/tmp/done") == "done")
