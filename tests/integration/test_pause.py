@@ -17,6 +17,7 @@ CRUN = {
     "test_pausing_twice_is_refused": "takes it",
     "test_only_what_is_paused_can_be_resumed": "resumes anything",
     "test_a_paused_container_can_be_killed": "leaves it to the thaw",
+    "test_pausing_again_and_again_does_no_harm": "does not wait for the freezer",
 }
 
 COUNTING = "i=0; while true; do i=$((i+1)); echo $i > /count; usleep 1000; done"
