@@ -142,9 +142,11 @@ def judge(program: str, code: int | None, out: str, err: str) -> Result:
 def last_words(text: str) -> str:
     """Return the line of `text` that says most: the runtime's error, else the last one."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for before, line in itertools.pairwise(lines):
+    for before, line in itertools.pairwise(["", *lines]):
         if before.startswith("failed to "):  # the suite's words, then the runtime's
             return found[1] if (found := re.search(r'msg="(.*)"', line)) else line
+        if line.startswith("panic: "):
+            return line
     return next((line for line in reversed(lines) if not line.startswith("Refer to:")), "")
 
 
