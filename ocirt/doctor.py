@@ -12,7 +12,7 @@ import sys
 
 from ocirt import engines
 from ocirt.cgroup import layout, v1
-from ocirt.engines.site import Site
+from ocirt.engines.site import Site, user_home
 from ocirt.errors import Error
 from ocirt.plan.host import Host
 from ocirt.plan.identity import CAPABILITIES
@@ -35,7 +35,7 @@ SYSCALLS = (
     # name                  since     number  asked for             who needs
     ("openat2",             (5, 6),   437,    (-1, 0, 0, 0),        "every container needs"),
     ("mount_setattr",       (5, 12),  442,    (-1, 0, 0, 0, 0),     "every container needs"),
-    ("clone3 into cgroup",  (5, 7),   435,    (0, 0),               "every container of cgroup v2 needs"),
+    ("clone3 into cgroup",  (5, 7),   435,    (0, 0),               "containers on v2 need"),
     ("pidfd",               (5, 3),   434,    (0, 0),               ""),
     ("idmapped mounts",     (5, 12),  442,    (-1, 0, 0, 0, 0),     ""),
 )  # fmt: skip
@@ -71,7 +71,7 @@ class Machine:
     """The machine that is looked at: its files below `root`, as the user `uid` finds them."""
 
     def __init__(self, root: str = "/", uid: int = 0) -> None:
-        self.site = Site(root)
+        self.site = Site(root, user_home() if root == "/" else "")
         self.host = Host(self.site.root)
         self.uid = uid
         self.here = self.site.root == "/"
@@ -174,7 +174,10 @@ def _user_names(machine: Machine) -> list[str]:
 
 
 def cgroups(machine: Machine) -> Iterator[Finding]:
-    """The hierarchies, their controllers, and what this user may do with them."""
+    """Who can make them, the hierarchies, their controllers, and what this user may do."""
+    # sd_booted(3)
+    systemd = machine.host.exists("/run/systemd/system")
+    yield "drivers", INFO, "fs, systemd" if systemd else "fs (systemd does not run)", ""
     if layout.unified(machine.cgroups):
         yield "mode", OK, "v2", ""
         found = machine.text("/sys/fs/cgroup/cgroup.controllers").split()

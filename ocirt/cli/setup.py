@@ -9,7 +9,7 @@ import os
 import sys
 
 from ocirt import engines
-from ocirt.engines.site import Site, Wish
+from ocirt.engines.site import Site, Wish, user_home
 from ocirt.errors import Error
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     """Change the files of one engine; say what was done and what is left to do."""
     (engine,) = arguments.words
     engines.known(engine)
-    site = Site(arguments.root, _home() if arguments.root == "/" and os.geteuid() != 0 else "")
+    site = Site(arguments.root, user_home() if arguments.root == "/" else "")
     wish = Wish(
         arguments.name,
         arguments.path or _program(),
@@ -61,7 +61,10 @@ def run(arguments: Arguments, settings: Settings) -> int:
         elif old:
             said.write(f"unchanged {site.at(path)}\n")
     key = "undone" if arguments.undo else "next"
-    said.write(f"next: {engines.ENGINES[engine][key].format(name=wish.name)}\n")
+    todo = engines.ENGINES[engine][key].format(name=wish.name)
+    if site.home:
+        todo = todo.replace("systemctl", "systemctl --user")
+    said.write(f"next: {todo}\n")
     if not arguments.undo and not os.access(site.at(wish.path), os.X_OK):
         sys.stderr.write(f"hint: there is no program {site.at(wish.path)} yet\n")
     return 0
@@ -85,8 +88,3 @@ def _program() -> str:
     if not found:
         raise Error("PATH has no ocirt: say where it is with --path")
     return os.path.abspath(found)
-
-
-def _home() -> str:
-    """Return the directory of a user's own configuration."""
-    return os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")

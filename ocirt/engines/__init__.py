@@ -124,6 +124,9 @@ def installed(engine: str, site: Site) -> str:
 def registered(engine: str, site: Site) -> list[tuple[str, str]]:
     """Return (name, program) of the runtimes of an engine that are ocirt."""
     patterns, parse, tables, leaf = ENGINES[engine]["sources"]
+    if site.home:
+        own = [row[1] for row in ENGINES[engine]["files"] if row[1] not in ("", STDOUT)]
+        patterns = (*patterns, *[f"{site.home}/{path}" for path in own])
     found = {}
     for path in [path for pattern in patterns for path in site.glob(pattern)]:
         with At(path):

@@ -80,6 +80,13 @@ class Site:
         return ""
 
 
+def user_home() -> str:
+    """Return where a caller who is not root configures engines of his own; "" for root."""
+    if os.geteuid() == 0:
+        return ""
+    return os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+
+
 def ours(path: Any) -> bool:
     """Tell whether a path leads to an ocirt, by its name."""
     return isinstance(path, str) and os.path.basename(path).startswith("ocirt")

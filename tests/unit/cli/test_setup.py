@@ -156,7 +156,8 @@ def test_users_configure_their_own_engines(monkeypatch, tmp_path, capfd):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["containers", "docker"]
     assert "hpc" in json.loads((tmp_path / "docker/daemon.json").read_text())["runtimes"]
     assert OURS in (tmp_path / "containers/containers.conf.d/ocirt.conf").read_text()
-    capfd.readouterr()
+    assert ("hpc", OURS) in engines.registered("docker", Site("/", str(tmp_path)))
+    assert "next: systemctl --user reload docker" in capfd.readouterr().out
 
 
 # Docker
