@@ -15,7 +15,7 @@ import os
 from ocirt.engines import containerd, daemon_json, podman, texts
 from ocirt.engines.site import ours, plain, toml
 from ocirt.engines.stamp import whole
-from ocirt.errors import At, ConfigError, Error
+from ocirt.errors import At, ConfigError, Error, KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,7 +163,10 @@ def carry_out(path: str, new: str, site: Site) -> None:
     except FileNotFoundError:
         mode, owner = 0o644, (-1, -1)
     beside = f"{real}.ocirt{os.getpid()}"
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KernelError(error.errno or 0, path) from None  # nobody knows the name of the other
     try:
         with open(fd, "w", encoding="utf-8", newline="") as file:
             file.write(new)

@@ -120,6 +120,19 @@ def test_mode_and_owner_stay(setup, tmp_path):
     assert os.listdir(path.parent) == ["daemon.json"]
 
 
+def test_a_file_that_cannot_be_written_is_named(setup, tmp_path, monkeypatch):
+    path = put(tmp_path, DAEMON, "{}")
+
+    def refuse(*words):
+        raise PermissionError(13, "no", words[0])
+
+    monkeypatch.setattr(engines.os, "open", refuse)
+    code, _, err = setup("docker")
+    assert code == 1
+    assert f'msg="/{DAEMON}: permission denied"' in err
+    assert path.read_text() == "{}"
+
+
 def test_a_link_out_of_the_root_is_refused(setup, tmp_path):
     outside = put(tmp_path, "outside/daemon.json", "{}")
     root = tmp_path / "root"
