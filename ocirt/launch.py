@@ -146,8 +146,7 @@ class Init:
             if kind == vocabulary.ASK:
                 if value in answers:
                     answers[value](index)
-                assert self._socket is not None
-                self._socket.sendall(_GO)
+                self._answer()
             elif kind == vocabulary.WARN:
                 self.warnings.append(self._words(index, value, text))
             elif kind == vocabulary.DONE:
@@ -156,6 +155,13 @@ class Init:
                 return False
             elif kind != vocabulary.FD:
                 raise self._failure(kind, index, value, text)
+
+    def _answer(self) -> None:
+        assert self._socket is not None
+        try:
+            self._socket.sendall(_GO)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died meanwhile; what is received next says so
 
     def _receive(self) -> tuple[int, int, int, str]:
         """Return the next reply as (type, index, value, text); type 0 is end of file."""
