@@ -120,17 +120,13 @@ def test_mode_and_owner_stay(setup, tmp_path):
     assert os.listdir(path.parent) == ["daemon.json"]
 
 
-def test_a_file_that_cannot_be_written_is_named(setup, tmp_path, monkeypatch):
-    path = put(tmp_path, DAEMON, "{}")
-
-    def refuse(*words):
-        raise PermissionError(13, "no", words[0])
-
-    monkeypatch.setattr(engines.os, "open", refuse)
+def test_a_file_that_cannot_be_written_is_named(setup, tmp_path):
+    put(tmp_path, f"{DAEMON}.ocirt{os.getpid()}", "in the way")
+    before = tree(tmp_path)
     code, _, err = setup("docker")
     assert code == 1
-    assert f'msg="/{DAEMON}: permission denied"' in err
-    assert path.read_text() == "{}"
+    assert f'msg="/{DAEMON}: file exists"' in err
+    assert tree(tmp_path) == before
 
 
 def test_a_link_out_of_the_root_is_refused(setup, tmp_path):
