@@ -36,11 +36,8 @@ ALIASES = {
 
 OFF_AT_ZERO = ("cpu.idle", "cpu.cfs_burst_us")
 
-# Kernels since 6.1 have forgotten them, engines still send them.
-IGNORED = (
-    ("memory", "kernel"),
-    ("memory", "kernelTCP"),
-)
+# The kernel takes the value and does nothing with it since 6.1; engines still send it.
+IGNORED = (("memory", "kernel"),)
 
 
 def limit(value: int) -> str | None:
@@ -114,6 +111,7 @@ FIELDS: fields.Fields = (
     ("memory",  ("limit",),           "memory.limit_in_bytes",        limit),
     ("memory",  ("swap", "limit"),    "memory.memsw.limit_in_bytes",  memory_and_swap),
     ("memory",  ("reservation",),     "memory.soft_limit_in_bytes",   limit),
+    ("memory",  ("kernelTCP",),       "memory.kmem.tcp.limit_in_bytes", limit),
     ("memory",  ("swappiness",),      "memory.swappiness",            swappiness),
     ("memory",  ("disableOOMKiller",), "memory.oom_control",          one),
     ("cpu",     ("idle",),            "cpu.idle",                     fields.exact),

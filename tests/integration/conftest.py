@@ -15,7 +15,6 @@ import itertools
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 
 import pytest
@@ -29,6 +28,7 @@ from tests.integration.support import (  # noqa: E402
     Runtime,
     base_config,
     cgroup_hierarchies,
+    find_runtime,
     patched,
 )
 
@@ -118,15 +118,7 @@ def _call(name, *args):
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def _find_runtime():
-    wanted = os.environ.get("OCIRT_TEST_RUNTIME")
-    if wanted:
-        return shutil.which(wanted)
-    beside = os.path.join(os.path.dirname(sys.executable), "ocirt")
-    return beside if os.access(beside, os.X_OK) else shutil.which("ocirt")
-
-
-RUNTIME = _find_runtime()
+RUNTIME = find_runtime()
 
 
 def _flavour():

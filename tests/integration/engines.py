@@ -19,7 +19,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import tarfile
 import termios
 import time
@@ -37,15 +36,6 @@ FILES = {
     "etc/group": "root:x:0:\nalice:x:1000:\naudio:x:63:alice\n",
     "home/alice/note": "from the image\n",
 }
-
-
-def find_runtime():
-    """Return the path of the runtime under test, None when there is none."""
-    wanted = os.environ.get("OCIRT_TEST_RUNTIME")
-    if wanted:
-        return shutil.which(wanted)
-    beside = os.path.join(os.path.dirname(sys.executable), "ocirt")
-    return beside if os.access(beside, os.X_OK) else shutil.which("ocirt")
 
 
 def flavour(runtime):

@@ -18,6 +18,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -92,6 +93,15 @@ CAPABILITIES = [
     "CHECKPOINT_RESTORE",
 ]
 EVERY_CAPABILITY = [f"CAP_{CAPABILITIES[n]}" for n in sorted(bounding_set()) if n < 41]
+
+
+def find_runtime():
+    """Return the path of the runtime under test, None when there is none."""
+    wanted = os.environ.get("OCIRT_TEST_RUNTIME")
+    if wanted:
+        return shutil.which(wanted)
+    beside = os.path.join(os.path.dirname(sys.executable), "ocirt")
+    return beside if os.access(beside, os.X_OK) else shutil.which("ocirt")
 
 
 # --- configs

@@ -7,10 +7,10 @@ import os
 import pytest
 
 from tests.integration import engines
-from tests.integration.support import eventually
+from tests.integration.support import eventually, find_runtime
 
 IMAGE = "localhost/busybox:test"
-RUNTIME = engines.find_runtime()
+RUNTIME = find_runtime()
 MISSING = engines.missing("containerd", "ctr", "containerd-shim-runc-v2", "nsenter")
 
 pytestmark = [

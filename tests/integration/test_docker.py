@@ -21,12 +21,13 @@ from tests.integration.support import (
     UNIFIED,
     bounding_set,
     eventually,
+    find_runtime,
     needs_v1,
     only_ocirt,
 )
 
 IMAGE = "busybox:test"
-RUNTIME = engines.find_runtime()
+RUNTIME = find_runtime()
 VERBS = engines.verbs(RUNTIME) if RUNTIME and os.geteuid() == 0 else set()
 
 pytestmark = [

@@ -13,10 +13,10 @@ import shlex
 import pytest
 
 from tests.integration import engines
-from tests.integration.support import eventually
+from tests.integration.support import eventually, find_runtime
 
 IMAGE = "localhost/busybox:test"
-RUNTIME = engines.find_runtime()
+RUNTIME = find_runtime()
 MISSING = engines.missing("podman", "conmon", "nsenter")
 
 pytestmark = [
