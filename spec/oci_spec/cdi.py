@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from oci_spec.base import Document, Int64, Maybe, StringMap, Strings, Uint32
-from oci_spec.names import HookName
+from oci_spec.names import DeviceNodeType, HookName
 
 VERSIONS = ("0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
 
@@ -67,7 +67,7 @@ class DeviceNode(Strict):
     host_path: str = Field(
         default="", alias="hostPath", description="Path on the host; empty: the same (0.5.0)."
     )
-    type: Literal["", "b", "c", "u", "p"] = Field(
+    type: DeviceNodeType = Field(
         default="", description="b block, c and u character, p FIFO; empty: as on the host."
     )
     major: Int64 = Field(default=0, description="Major number; 0: as on the host.")

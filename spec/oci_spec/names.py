@@ -138,6 +138,9 @@ SeccompArch = Literal[
     "SCMP_ARCH_SHEB",
 ]
 
+# In a CDI file; empty means: as on the host.
+DeviceNodeType = Literal["", "b", "c", "u", "p"]
+
 HookName = Literal[
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
 ]

@@ -1,6 +1,7 @@
 """Write the tables of the fast check: what the models say, as plain Python literals.
 
     python3 -m oci_spec.tables > ocirt/_generated_shape.py
+    python3 -m oci_spec.tables cdi > hooks/ocirt_hpc/_generated_shape.py
 
 A model becomes a pair (fields, required): a dict from the JSON name to a rule, and the names
 that must be there.  A rule is (kind, nullable, detail): the Python class of the parsed value,
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from oci_spec import names
+from oci_spec.cdi import Spec
 from oci_spec.config import Config
 
 LISTS = {value: name for name, value in vars(names).items() if get_origin(value) is Literal}
@@ -30,6 +32,7 @@ INTEGERS = {
     (-(2**31), 2**31 - 1): "INT32",
     (-(2**63), 2**63 - 1): "INT64",
     (0, 2**16 - 1): "UINT16",
+    (1, 2**32 - 1): "POSITIVE_UINT32",
     (0, 2**32 - 1): "UINT32",
     (0, 2**64 - 1): "UINT64",
 }
@@ -111,16 +114,20 @@ def _quote(text: str) -> str:
     return f'"{text}"'
 
 
-def text() -> str:
-    """Return the text of ocirt/_generated_shape.py."""
+DOCUMENTS: dict[str, type[BaseModel]] = {"": Config, "cdi": Spec}
+
+
+def text(document: str = "") -> str:
+    """Return the text of a _generated_shape.py: of ocirt, or (`cdi`) of ocirt_hpc."""
+    words = f" {document}".rstrip()
     tables = Tables()
-    tables.model(Config)
+    tables.model(DOCUMENTS[document])
     return (
-        '"""Generated from the models by `python3 -m oci_spec.tables`; never edited.\n\n'
+        f'"""Generated from the models by `python3 -m oci_spec.tables{words}`; never edited.\n\n'
         "What the tables mean is written in oci_spec/tables.py; ocirt/shape.py walks them.\n"
         '"""\n\n# fmt: off\n' + "".join(tables.text)
     )
 
 
 if __name__ == "__main__":
-    sys.stdout.write(text())
+    sys.stdout.write(text(*sys.argv[1:]))
