@@ -47,12 +47,13 @@ deb: ops.h ## build dist/ocirt_VERSION_ARCH.deb
 ops.h: ## write ocirt/init/ops.h from the table of ops
 	$(MAKE) -C ocirt/init header
 
-shape: ## write ocirt/_generated_shape.py from the models
+shape: ## write the tables of the fast checks (_generated_shape.py) from the models
 	@mkdir -p build
 	$(BIN)/python -m oci_spec.tables > build/shape.py && cp build/shape.py ocirt/_generated_shape.py
+	$(BIN)/python -m oci_spec.tables cdi > build/shape.py && cp build/shape.py hooks/ocirt_hpc/_generated_shape.py
 
 bytecode: ## compile the package: ocirt itself never writes bytecode
-	@$(BIN)/python -m compileall -q ocirt spec
+	@$(BIN)/python -m compileall -q ocirt spec hooks
 
 share: ## write manual pages and shell completions into build/share
 	$(BIN)/python packaging/share.py build/share

@@ -18,15 +18,16 @@ from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init
 from ocirt.plan import identity
 from ocirt.plan.host import Host
-from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_READY, ASK_SECCOMP
+from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_READY, ASK_SECCOMP, Op
 from ocirt.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocirt_hpc.edits import Applied
+
     from ocirt.cgroup.fs import Manager
-    from ocirt.plan.ops import Op
     from ocirt.state import Container
 
 
@@ -47,6 +48,9 @@ class Wish:
         self.rootless = False
         self.seccomp_cache: str | None = None
         self.cgroup_driver = "fs"
+        self.devices: list[str] = []
+        self.cdi_annotations = False
+        self.cdi_dirs: list[str] = []
         self.detach = True
         self.gate = True
 
@@ -67,19 +71,51 @@ class Made:
 
 
 class Draft:
-    """A container on paper: everything decided, nothing done yet."""
+    """A container on paper: everything decided, nothing done yet.
+
+    edits: what the HPC stage added to the config, or None; `config` has it already.
+    """
 
     def __init__(self, wish: Wish) -> None:
         self.wish = wish
         state.check_id(wish.container_id)
         self.bundle = os.path.abspath(wish.bundle)
         self.config: dict[str, Any] = bundles.load(self.bundle, wish.config_name)
-        checks.run(self.config, rootless=wish.rootless)
+        self.plan: list[Op] = []
+        self.edits = self._edits()
+        if self.edits is None:
+            self._decide()
+        else:
+            self.config = self.edits.config
+            with self.edits:
+                self._decide()
+            self.plan = [
+                Op(name, args, self.edits.name(where), what)
+                for name, args, where, what in self.plan
+            ]
+
+    def _edits(self) -> Applied | None:
+        """Return what the requested devices add, as any part of the config to be checked."""
+        wish = self.wish
+        if not wish.devices and not (wish.cdi_annotations and self.config.get("annotations")):
+            return None
+        from ocirt import hpc
+
+        return hpc.apply(
+            self.config,
+            wish.devices,
+            annotations=wish.cdi_annotations,
+            directories=wish.cdi_dirs,
+            rootless=wish.rootless,
+        )
+
+    def _decide(self) -> None:
+        checks.run(self.config, rootless=self.wish.rootless)
         self.rootfs = bundles.rootfs(self.config, self.bundle)
         self.linux = self.config.get("linux") or {}
         self.manager = self._manager()
         self.context = self._context()
-        self.plan: list[Op] = plan.compile(self.config, self.context)
+        self.plan = plan.compile(self.config, self.context)
 
     def _manager(self) -> Manager | None:
         if self.wish.cgroup_driver == "disabled":
@@ -103,6 +139,8 @@ class Draft:
         context.gate = wish.gate
         context.die_with_runtime = not wish.detach
         context.seccomp_cache = wish.seccomp_cache
+        if self.edits is not None:
+            context.node_sources = self.edits.node_sources
         if manager is not None:
             context.attach_files = manager.attach_files()
             context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""
@@ -135,7 +173,10 @@ def create(wish: Wish) -> Made:
     handover.check_console(wish.console_socket, wish.detach, terminal)
     undo = Undo()
     try:
-        return _make(draft, undo)
+        if draft.edits is None:
+            return _make(draft, undo)
+        with draft.edits:
+            return _make(draft, undo)
     except BaseException:
         undo.run()
         raise

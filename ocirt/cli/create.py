@@ -25,6 +25,7 @@ OPTIONS = (
     ("no-pivot",        "",    "",     False,   "move the root file system instead of pivot_root"),
     ("no-new-keyring",  "",    "",     False,   "keep the session keyring of the caller"),
     ("preserve-fds",    "",    "N",    0,       "hand over descriptors 3 to 2+N as well"),
+    ("device",          "",    "NAME", (),      "add a CDI device: vendor/class=name; repeatable"),
     ("no-subreaper",    "",    "",     False,   ""),  # crun's spelling for create; nothing to do
 )  # fmt: skip
 
@@ -44,6 +45,9 @@ def wish(arguments: Arguments, settings: Settings) -> Wish:
     made.rootless = settings.rootless
     made.seccomp_cache = settings.seccomp_cache
     made.cgroup_driver = settings.cgroup_driver
+    made.devices = arguments.device
+    made.cdi_annotations = settings.cdi_annotations
+    made.cdi_dirs = settings.cdi_dirs
     return made
 
 

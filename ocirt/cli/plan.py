@@ -21,6 +21,7 @@ WORDS = (0, 1)
 OPTIONS = (
     # long      short  value     default        help
     ("config",  "f",   "FILE",   "config.json", "the configuration, relative to the bundle"),
+    ("device",  "",    "NAME",   (),            "add a CDI device: vendor/class=name; repeatable"),
     ("format",  "",    "FORMAT", "table",       "table or json"),
     ("id",      "",    "ID",     "plan",        "the container's id"),
 )  # fmt: skip
@@ -40,6 +41,9 @@ def run(arguments: Arguments, settings: Settings) -> int:
     wish.rootless = settings.rootless
     wish.seccomp_cache = settings.seccomp_cache
     wish.cgroup_driver = settings.cgroup_driver
+    wish.devices = arguments.device
+    wish.cdi_annotations = settings.cdi_annotations
+    wish.cdi_dirs = settings.cdi_dirs
     draft = Draft(wish)
     rows = _writes(draft) + [_row(op) for op in draft.plan]
     if arguments.format == "json":
@@ -54,8 +58,9 @@ def _writes(draft: Draft) -> list[dict[str, Any]]:
     if draft.manager is None:
         return []
     resources = draft.linux.get("resources") or {}
+    name = draft.edits.name if draft.edits else str
     return [
-        {"op": "cgroup", "what": f"{file} = {value}", "from": where, "arguments": {}}
+        {"op": "cgroup", "what": f"{file} = {value}", "from": name(where), "arguments": {}}
         for file, value, where in draft.manager.writes(resources)
     ]
 

@@ -24,6 +24,8 @@ OPTIONS: tuple[Row, ...] = (
     ("debug", "", "", False, "the same as --log-level debug"),
     ("systemd-cgroup", "", "", False, "let systemd make cgroups; cgroupsPath is slice:prefix:name"),
     ("cgroup-manager", "", "NAME", "", "cgroupfs, systemd or disabled (default: cgroupfs)"),
+    ("cdi-spec-dir", "", "DIR", (), "look for CDI files there only; repeatable, the last one wins"),
+    ("cdi-annotations", "", "", False, "add the CDI devices that annotations (cdi.k8s.io/*) name"),
     ("rootless", "", "WHEN", "auto", "go without what only root can do: true, false or auto"),
     ("version", "v", "", False, "print the version"),
 )
@@ -35,6 +37,7 @@ class Settings:
     """The decisions of the global options.
 
     cgroup_driver: "fs", "systemd" or "disabled".  rootless: go without what only root can do.
+    cdi_annotations, cdi_dirs: whether a config may name devices, and where to look for them.
     root_given: the caller named the state root, so that a missing one is an error of his.
     """
 
@@ -52,6 +55,8 @@ class Settings:
         self.cgroup_driver = DRIVERS[arguments.cgroup_manager]
         if arguments.systemd_cgroup:
             self.cgroup_driver = "systemd"
+        self.cdi_annotations: bool = arguments.cdi_annotations
+        self.cdi_dirs: list[str] = [os.path.abspath(one) for one in arguments.cdi_spec_dir]
         if arguments.rootless not in ("true", "false", "auto"):
             raise Error(f"invalid rootless: {arguments.rootless}: not true, false or auto")
         self._rootless: bool | None = {"true": True, "false": False}.get(arguments.rootless)

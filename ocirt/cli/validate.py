@@ -90,6 +90,8 @@ def undoable(directory: str, config: str, settings: Settings) -> list[Fault]:
     wish.config_name = config
     wish.rootless = settings.rootless
     wish.cgroup_driver = settings.cgroup_driver
+    wish.cdi_annotations = settings.cdi_annotations
+    wish.cdi_dirs = settings.cdi_dirs
     try:
         Draft(wish)
     except Error as error:

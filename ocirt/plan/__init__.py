@@ -50,6 +50,7 @@ class Context:
     gate            whether the init waits for `start` (create) or goes on at once (run)
     joins           kinds of the namespaces to enter (exec): those of the init that are not ours
     cgroup_late     whether the cgroup namespace is entered from within the container's cgroup
+    node_sources    where a device node's path on the host is not that in the container: the host's
     slots           the number of each descriptor that the plan calls by a word
     """
 
@@ -77,6 +78,7 @@ class Context:
         self.cgroup_word = ""
         self.cgroup_program: bytes | None = None
         self.cgroup_mounts: Callable[[str, bool], list[tuple[str, str, str, str]]] = _no_cgroup
+        self.node_sources: dict[str, str] = {}
         self.slots: dict[str, int] = {}
 
     def new_slot(self, word: str) -> int:

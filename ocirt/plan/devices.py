@@ -62,7 +62,8 @@ def make(config: dict[str, Any], context: Context) -> list[Op]:
         if bound and path.startswith("/dev/"):
             continue
         with At(where):
-            ops.append(_node(device, path, where, bind))
+            source = context.node_sources.get(path, path)
+            ops.append(_node(device, path, source, where, bind))
     if bound:
         return ops
     for path, major, minor in DEFAULT_NODES:
@@ -77,7 +78,7 @@ def make(config: dict[str, Any], context: Context) -> list[Op]:
     return ops
 
 
-def _node(device: dict[str, Any], path: str, where: str, bind: int) -> Op:
+def _node(device: dict[str, Any], path: str, source: str, where: str, bind: int) -> Op:
     kind = TYPES.get(device["type"])
     if kind is None:
         raise ConfigError(f'invalid device type "{device["type"]}"')
@@ -88,5 +89,5 @@ def _node(device: dict[str, Any], path: str, where: str, bind: int) -> Op:
     mode = 0o666 if mode is None else mode & 0o7777
     major, minor = device.get("major") or 0, device.get("minor") or 0
     uid, gid = device.get("uid") or 0, device.get("gid") or 0
-    args = (path, kind | mode, major, minor, uid, gid, path, bind and kind != k.S_IFIFO)
+    args = (path, kind | mode, major, minor, uid, gid, source, bind and kind != k.S_IFIFO)
     return Op("node", args, where, f"{path} {device['type']} {major}:{minor}")

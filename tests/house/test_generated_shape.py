@@ -9,20 +9,26 @@ import pytest
 
 pytest.importorskip("pydantic")
 from oci_spec import tables
+from ocirt_hpc import cdi
 
 from ocirt import shape
 from ocirt._generated_shape import CONFIG
 
-FILE = Path(shape.__file__).with_name("_generated_shape.py")
+FILES = {
+    "": Path(shape.__file__).with_name("_generated_shape.py"),
+    "cdi": Path(cdi.__file__).with_name("_generated_shape.py"),
+}
 
 
-def test_the_tables_are_current():
-    assert FILE.read_text() == tables.text(), "run `make shape`"
+@pytest.mark.parametrize("document", FILES)
+def test_the_tables_are_current(document):
+    assert FILES[document].read_text() == tables.text(document), "run `make shape`"
 
 
-def test_the_tables_are_literals():
+@pytest.mark.parametrize("document", FILES)
+def test_the_tables_are_literals(document):
     allowed = (ast.Expr, ast.Assign)
-    assert all(isinstance(node, allowed) for node in ast.parse(FILE.read_text()).body)
+    assert all(isinstance(node, allowed) for node in ast.parse(FILES[document].read_text()).body)
 
 
 def test_every_closed_list_has_its_sentence():

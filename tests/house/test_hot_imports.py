@@ -51,7 +51,8 @@ def loaded(code):
 
 
 def foreign(modules):
-    return {name for name in modules if name.partition(".")[0] != "ocirt"} - ALLOWED
+    ours = ("ocirt", "ocirt_hpc")
+    return {name for name in modules if name.partition(".")[0] not in ours} - ALLOWED
 
 
 @pytest.mark.parametrize("verb", sorted(set(COMMANDS) - COLD))
@@ -77,16 +78,42 @@ def test_entering_an_unknown_container_loads_nothing_more(tmp_path):
     assert foreign(modules) == set()
 
 
-def test_planning_loads_only_what_is_cheap(tmp_path):
+def make_bundle(tmp_path, **changes):
     (tmp_path / "rootfs").mkdir()
     spec = loaded(f"assert cli.main(['spec', '-b', {str(tmp_path)!r}]) == 0")
     assert "json" in spec  # `spec` is run by people; its import is late
     config = json.loads((tmp_path / "config.json").read_text())
     config["process"]["terminal"] = False
     config["linux"]["cgroupsPath"] = "/ocirt-test/imports"
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def stage(modules):
+    return {name for name in modules if name.startswith(("ocirt_hpc", "ocirt.hpc"))}
+
+
+def test_planning_loads_only_what_is_cheap(tmp_path):
+    # Annotations that nobody was told to heed ask for nothing.
+    make_bundle(tmp_path, annotations={"cdi.k8s.io/x": "acme.com/card=0"})
     modules = loaded(f"assert cli.main(['plan', {str(tmp_path)!r}]) == 0")
     assert foreign(modules) == set()
+    assert stage(modules) == set()
+
+
+def test_asking_for_a_device_loads_the_hpc_stage_and_nothing_dear(tmp_path):
+    make_bundle(tmp_path)
+    cards = {
+        "cdiVersion": "0.5.0",
+        "kind": "acme.com/card",
+        "devices": [{"name": "0", "containerEdits": {"env": ["A=b"]}}],
+    }
+    folder = tmp_path / "cdi"
+    folder.mkdir()
+    (folder / "cards.json").write_text(json.dumps(cards))
+    argv = ["--cdi-spec-dir", str(folder), "plan", "--device", "acme.com/card=0", str(tmp_path)]
+    modules = loaded(f"assert cli.main({argv!r}) == 0")
+    assert foreign(modules) == set()
+    assert "ocirt_hpc.edits" in stage(modules)
 
 
 def test_version_loads_only_what_is_cheap():

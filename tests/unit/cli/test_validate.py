@@ -13,7 +13,13 @@ from ocirt.cli import options, validate
 from ocirt.errors import ConfigError
 from tests.unit.documents import engine
 
-SETTINGS = types.SimpleNamespace(rootless=False, root="/run/ocirt", cgroup_driver="disabled")
+SETTINGS = types.SimpleNamespace(
+    rootless=False,
+    root="/run/ocirt",
+    cgroup_driver="disabled",
+    cdi_annotations=False,
+    cdi_dirs=[],
+)
 
 
 @pytest.fixture

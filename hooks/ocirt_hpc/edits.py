@@ -1,0 +1,337 @@
+"""Apply the edits of the requested devices to a copy of a config.
+
+All edits are gathered, and completed by a look at the host, before the first is applied.  Then
+they are applied kind by kind, each kind by one function in KINDS.  What is there already, since
+an engine put it there, is replaced and never doubled.  Every edit keeps its origin, such as
+`nvidia.com/gpu=0: mounts[2]`, or `nvidia.com/gpu: mounts[0]` for those of the whole file;
+`Applied` knows it for plan lines and errors, where the place in config.json would mislead.
+
+CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of merging are those of
+the reference implementation, which engines use.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ocirt import log
+from ocirt.checks import Faults
+from ocirt.errors import ConfigError, Error, KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, TypeAlias
+
+    from ocirt_hpc.cdi import Found
+
+    # (origin, item of containerEdits)
+    Edit: TypeAlias = tuple[str, Any]
+    Stat: TypeAlias = Callable[[str], os.stat_result]
+
+S_IFMT = 0o170000
+TYPES = {0o060000: "b", 0o020000: "c", 0o010000: "p"}
+
+# Fields of the config by their names in a CDI file.
+FIELDS = {".destination": ".containerPath", ".source": ".hostPath", ".access": ".permissions"}
+
+
+class Applied:
+    """An edited config, and where its edits come from.
+
+    config        the copy; parts that no edit touches are shared with the original
+    origins       place in the copy (`mounts[5]`) -> origin (`nvidia.com/gpu=0: mounts[2]`)
+    node_sources  path of a device node in the container -> the host's, where they differ
+
+    As a context it renames places in the errors that pass through it.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.origins: dict[str, str] = {}
+        self.node_sources: dict[str, str] = {}
+
+    def name(self, where: str) -> str:
+        """Return the origin of a place in the config, or the place."""
+        head = where
+        while head and head not in self.origins:
+            head = head[: max(head.rfind("."), head.rfind("["), 0)]
+        if not head:
+            return where
+        rest = where[len(head) :]
+        return self.origins[head] + FIELDS.get(rest, rest)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Faults):
+            error.faults = [(self.name(place), sentence) for place, sentence in error.faults]
+        elif isinstance(error, Error) and error.segments:
+            error.segments[0] = self.name(error.segments[0])
+
+
+def apply(
+    config: dict[str, Any],
+    found: list[Found],
+    *,
+    rootless: bool = False,
+    root: str = "/",
+    lstat: Stat = os.lstat,
+) -> Applied:
+    """Return the config with the edits of these devices; `config` itself stays as it is.
+
+    lstat: what tells about a path of the host; tests have no right to make device nodes.
+    """
+    edits = gather(found)
+    user = (config.get("process") or {}).get("user") or {}
+    edits["deviceNodes"] = [
+        (origin, complete(node, user, origin, root, lstat)) for origin, node in edits["deviceNodes"]
+    ]
+    applied = Applied(dict(config))
+    made = _Draft(applied, rootless)
+    for kind, change in KINDS.items():
+        if edits[kind]:
+            change(made, edits[kind])
+    made.finish()
+    return applied
+
+
+def gather(found: list[Found]) -> dict[str, list[Edit]]:
+    """Return all edits by kind, in the order of the request; a file's own once, before the first.
+
+    CDI specification, "OCI Edits".
+    """
+    edits: dict[str, list[Edit]] = {kind: [] for kind in KINDS}
+    files = set()
+    for device in found:
+        if device.file.path not in files:
+            files.add(device.file.path)
+            _collect(edits, device.name.partition("=")[0], device.file.edits)
+        _collect(edits, device.name, device.edits)
+    return edits
+
+
+def _collect(edits: dict[str, list[Edit]], origin: str, section: dict[str, Any]) -> None:
+    for kind, held in edits.items():
+        if kind == "intelRdt":
+            if kind in section:
+                held.append((f"{origin}: {kind}", section[kind]))
+        else:
+            for index, item in enumerate(section.get(kind) or ()):
+                held.append((f"{origin}: {kind}[{index}]", item))
+
+
+def present(config: dict[str, Any], device: Found) -> bool:
+    """Whether the config has a node of this device already: some engine has resolved it."""
+    there = {node["path"]: node for node in (config.get("linux") or {}).get("devices") or ()}
+    for section in (device.edits, device.file.edits):
+        for node in section.get("deviceNodes") or ():
+            same = there.get(node["path"])
+            if same and all(
+                not node.get(field) or node[field] == same.get(field)
+                for field in ("major", "minor")
+            ):
+                log.debug(f"{device.name}: {node['path']} is there already; left out")
+                return True
+    return False
+
+
+def complete(
+    node: dict[str, Any], user: dict[str, Any], origin: str, root: str, lstat: Stat
+) -> dict[str, Any]:
+    """Return a device node with everything that the file leaves to the host or to the user.
+
+    A host that lacks the node is an error only where the file does not say what it is.
+    """
+    source = node.get("hostPath") or node["path"]
+    kind = node.get("type") or ""
+    done = {**node, "type": "c" if kind == "u" else kind, "hostPath": source}
+    known = kind and (node.get("major") or kind == "p")
+    try:
+        seen = lstat(root.rstrip("/") + source)
+    except OSError as error:
+        if not known:
+            raise KernelError(error.errno or 0, origin, source) from error
+    else:
+        there = TYPES.get(seen.st_mode & S_IFMT)
+        if there is None:
+            if not known:
+                raise ConfigError(origin, source, "not a device")
+        elif not kind:
+            done["type"] = there
+        elif there != done["type"]:
+            raise ConfigError(origin, source, f'of type "{there}" on this host, not "{kind}"')
+        if there and there != "p" and not node.get("major"):
+            done["major"], done["minor"] = os.major(seen.st_rdev), os.minor(seen.st_rdev)
+        if there and "fileMode" not in node:
+            done["fileMode"] = seen.st_mode & 0o7777
+    if done["type"] != "p":
+        done.setdefault("minor", 0)
+    for field in ("uid", "gid"):
+        if field not in node and user.get(field):
+            done[field] = user[field]
+    return done
+
+
+class _Draft:
+    """The copy while it changes: every part is copied before its first change."""
+
+    def __init__(self, applied: Applied, rootless: bool) -> None:
+        self.applied = applied
+        self.config = applied.config
+        self.rootless = rootless
+        self.copied: dict[str, Any] = {}
+        self.origins: dict[int, str] = {}  # by id() of the added item: places still move
+
+    def part(self, place: str, new: Any) -> Any:
+        """Return the object or list at a place (`linux.resources`), a copy of its own."""
+        if place not in self.copied:
+            above, _, name = place.rpartition(".")
+            holder = self.part(above, {}) if above else self.config
+            holder[name] = self.copied[place] = new.__class__(holder.get(name) or new)
+        return self.copied[place]
+
+    def note(self, item: Any, origin: str) -> Any:
+        self.origins[id(item)] = origin
+        return item
+
+    def finish(self) -> None:
+        """Work out the places of what was added, now that nothing moves any more."""
+        for place, held in self.copied.items():
+            if held.__class__ is list:
+                for index, item in enumerate(held):
+                    if item.__class__ is dict and id(item) in self.origins:
+                        self.applied.origins[f"{place}[{index}]"] = self.origins[id(item)]
+
+
+# --- one function for each kind of edit
+
+
+def _env(draft: _Draft, edits: list[Edit]) -> None:
+    """The same name is replaced in its place; a config without a process has no environment."""
+    if not draft.config.get("process"):
+        return
+    env = draft.part("process.env", [])
+    places = {item.partition("=")[0]: index for index, item in enumerate(env)}
+    for origin, item in edits:
+        index = places.setdefault(item.partition("=")[0], len(env))
+        env[index : index + 1] = [item]
+        draft.applied.origins[f"process.env[{index}]"] = origin
+
+
+def _device_nodes(draft: _Draft, edits: list[Edit]) -> None:
+    """A node at the same path is replaced; each node gets a rule that lets it be used."""
+    for origin, node in edits:
+        devices = draft.part("linux.devices", [])
+        _remove(devices, "path", node["path"])
+        fields = ("path", "type", "major", "minor", "fileMode", "uid", "gid")
+        device = {field: node[field] for field in fields if field in node}
+        if node["type"] == "p":
+            device.pop("major", None), device.pop("minor", None)
+        devices.append(draft.note(device, origin))
+        draft.applied.node_sources.pop(node["path"], None)
+        if node["hostPath"] != node["path"]:
+            draft.applied.node_sources[node["path"]] = node["hostPath"]
+        access = node.get("permissions") or "rwm"
+        # A rule without letters would allow nothing, and no runtime takes one.
+        if node["type"] == "p" or access == "none":
+            continue
+        rule = {
+            "allow": True,
+            "type": node["type"],
+            "major": node["major"],
+            "minor": node["minor"],
+            "access": access,
+        }
+        rules = draft.part("linux.resources.devices", [])
+        # Once more at the end of the list, where no later rule can take it back.
+        rules[:] = [one for one in rules if one != rule]
+        rules.append(draft.note(rule, origin))
+
+
+def _net_devices(draft: _Draft, edits: list[Edit]) -> None:
+    devices = draft.part("linux.netDevices", {})
+    for origin, device in edits:
+        devices[device["hostInterfaceName"]] = {"name": device["name"]}
+        draft.applied.origins["linux.netDevices"] = origin
+
+
+def _mounts(draft: _Draft, edits: list[Edit]) -> None:
+    """A mount at the same place is replaced; then what lies higher in the tree comes first."""
+    linux = draft.config.get("linux") or {}
+    mapped = any(space["type"] == "user" for space in linux.get("namespaces") or ())
+    # An idmapped mount takes privileges, and the mappings of the container.
+    mapped = mapped and bool(linux.get("uidMappings") and linux.get("gidMappings"))
+    mounts = draft.part("mounts", [])
+    for origin, mount in edits:
+        options = list(mount.get("options") or ())
+        if not mount.get("type") and "bind" not in options and "rbind" not in options:
+            options.insert(0, "bind")  # what has a path on the host can be nothing else
+        if mapped and not draft.rootless and not {"idmap", "ridmap"} & set(options):
+            for option, wanted in (("bind", "idmap"), ("rbind", "ridmap")):
+                if option in options:
+                    options.append(wanted)
+        made = {"destination": mount["containerPath"], "source": mount["hostPath"]}
+        if mount.get("type"):
+            made["type"] = mount["type"]
+        made["options"] = options
+        _remove(mounts, "destination", mount["containerPath"])
+        mounts.append(draft.note(made, origin))
+    mounts.sort(key=_depth)
+
+
+def _depth(mount: dict[str, Any]) -> int:
+    path: str = mount["destination"]
+    return os.path.normpath("/" + path.lstrip("/")).rstrip("/").count("/")
+
+
+def _hooks(draft: _Draft, edits: list[Edit]) -> None:
+    for origin, hook in edits:
+        hooks = draft.part(f"hooks.{hook['hookName']}", [])
+        made = {field: hook[field] for field in ("path", "args", "env", "timeout") if field in hook}
+        if any(_same_hook(one, made) for one in hooks):
+            continue
+        hooks.append(draft.note(made, origin))
+
+
+def _same_hook(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one["path"] == other["path"] and (one.get("args") or []) == (other.get("args") or [])
+
+
+def _intel_rdt(draft: _Draft, edits: list[Edit]) -> None:
+    origin, section = edits[-1]
+    draft.part("linux", {})["intelRdt"] = section
+    draft.applied.origins["linux.intelRdt"] = origin
+
+
+def _additional_gids(draft: _Draft, edits: list[Edit]) -> None:
+    if not draft.config.get("process"):
+        return
+    gids = draft.part("process.user.additionalGids", [])
+    for origin, gid in edits:
+        if gid and gid not in gids:
+            draft.applied.origins[f"process.user.additionalGids[{len(gids)}]"] = origin
+            gids.append(gid)
+
+
+def _remove(items: list[dict[str, Any]], field: str, value: str) -> None:
+    items[:] = [item for item in items if item[field] != value]
+
+
+# In the order in which they are applied.
+KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
+    "env": _env,
+    "deviceNodes": _device_nodes,
+    "netDevices": _net_devices,
+    "mounts": _mounts,
+    "hooks": _hooks,
+    "intelRdt": _intel_rdt,
+    "additionalGids": _additional_gids,
+}

@@ -1,0 +1,61 @@
+"""The door to the HPC stage, which nobody pays for who does not ask for a device.
+
+The launcher puts the package `ocirt` in place and nothing else; `ocirt_hpc` gets the same way:
+its directory is known, and no search path can put another package there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import ocirt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt_hpc.edits import Applied
+
+NAME = "ocirt_hpc"
+
+
+def apply(
+    config: dict[str, Any],
+    devices: list[str],
+    *,
+    annotations: bool = False,
+    directories: list[str] | None = None,
+    rootless: bool = False,
+) -> Applied | None:
+    """Return the config with the edits of what is asked for; None when that comes to nothing.
+
+    devices: qualified names of CDI devices.  annotations: those in the config's count as well.
+    directories: where CDI files are looked for, by default /etc/cdi and /var/run/cdi.
+    """
+    _place()
+    from ocirt_hpc import cdi, edits, request
+
+    names = request.by_option(devices)
+    more = request.by_annotations(config) if annotations else []
+    more = [name for name in more if name not in names]
+    if not names and not more:
+        return None
+    found = cdi.find(names + more, directories or cdi.DIRECTORIES)
+    # An engine leaves the annotations in the config that it has edited.
+    found = [one for one in found if one.name in names or not edits.present(config, one)]
+    return edits.apply(config, found, rootless=rootless) if found else None
+
+
+def _place() -> None:
+    """Put the package in place, unless it is there."""
+    if NAME in sys.modules:
+        return
+    home = os.path.dirname(ocirt.__path__[0])
+    # A source tree keeps it in a folder of its own; an installation beside ocirt.
+    for directory in (f"{home}/hooks/{NAME}", f"{home}/{NAME}"):
+        if os.path.exists(f"{directory}/__init__.py"):
+            module = type(sys)(NAME)
+            module.__path__ = [directory]
+            sys.modules[NAME] = module
+            return

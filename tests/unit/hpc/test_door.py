@@ -1,0 +1,44 @@
+"""The way to ocirt_hpc, in a fresh interpreter that knows only what the launcher tells it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+
+CODE = """
+import sys
+ocirt = type(sys)("ocirt")
+ocirt.__path__ = [sys.argv[1] + "/ocirt"]
+ocirt.SITE = ""
+sys.modules["ocirt"] = ocirt
+from ocirt import hpc
+assert "ocirt_hpc" not in sys.modules
+path = list(sys.path)
+try:
+    hpc.apply({}, ["acme.com/card=0"], directories=["/nonexistent"])
+except Exception as error:
+    print(error)
+print(sys.modules["ocirt_hpc"].__path__[0])
+assert sys.path == path
+"""
+
+
+@pytest.mark.parametrize("layout", ["source tree", "installed"])
+def test_the_stage_is_found_beside_the_package(tmp_path, layout):
+    home = "" if layout == "installed" else "hooks/"
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "ocirt").symlink_to(ROOT / "ocirt")
+    (tmp_path / f"{home}ocirt_hpc").symlink_to(ROOT / "hooks/ocirt_hpc")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", CODE, str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "acme.com/card=0: no such CDI device (have none in /nonexistent)",
+        f"{tmp_path}/{home}ocirt_hpc",
+    ], done.stderr

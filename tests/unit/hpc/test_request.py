@@ -1,0 +1,31 @@
+"""What is asked for, by options and by annotations."""
+
+from __future__ import annotations
+
+import pytest
+from ocirt_hpc import request
+
+from ocirt.errors import ConfigError
+
+
+def test_options_count_once_and_keep_their_order():
+    assert request.by_option(["a/b=2", "a/b=1", "a/b=2"]) == ["a/b=2", "a/b=1"]
+
+
+def test_a_wrong_option_is_named():
+    with pytest.raises(ConfigError, match='--device: "gpu" is not a CDI device name'):
+        request.by_option(["gpu"])
+
+
+def test_annotations_hold_lists():
+    annotations = {"cdi.k8s.io/x_0": "a/b=1,a/b=2", "cdi.k8s.io/y": "a/b=1,c/d=e", "z/cdi": "?"}
+    assert request.by_annotations({"annotations": annotations}) == ["a/b=1", "a/b=2", "c/d=e"]
+
+
+def test_a_wrong_annotation_is_named():
+    with pytest.raises(ConfigError, match=r'annotations.cdi.k8s.io/x: "0" is not a CDI'):
+        request.by_annotations({"annotations": {"cdi.k8s.io/x": "a/b=1,0"}})
+
+
+def test_a_config_without_annotations_asks_for_nothing():
+    assert request.by_annotations({}) == []
