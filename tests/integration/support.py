@@ -467,7 +467,9 @@ class Host:
     def __init__(self, prefix, workdir):
         self.prefix = prefix  # of our container ids: others may run tests at the same time
         self.state = os.path.join(workdir, "state")
-        self.known = set()  # pids that a test started itself
+        # Pids that are nobody's leftovers: an engine that serves the whole session, and what a
+        # test adds because it started it itself.
+        self.known = {pid for pid, state, _ in children() if state != "Z"}
         self.before = self.look()
 
     def look(self):
@@ -513,7 +515,7 @@ class Host:
     def states(self):
         if not os.path.isdir(self.state):
             return set()
-        return set(os.listdir(self.state)) - {".seccomp"}  # our cache of compiled filters
+        return set(os.listdir(self.state))
 
     def leftovers(self, patience=2.0 * SLOWNESS):
         """Return what was not there before, once it had time to go away."""
