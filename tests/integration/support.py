@@ -275,7 +275,9 @@ class Runtime:
                 lines = [json.loads(line) for line in file]
         except FileNotFoundError:
             return []
-        os.unlink(self.log)
+        # Another verb, side by side, may have read the same log.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.log)
         return lines
 
     def __call__(self, *args, prefix=True, stdout=subprocess.PIPE, **popen):
