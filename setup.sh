@@ -3,7 +3,7 @@
 #
 #   ./setup.sh [--peers] [--no-system] [--no-run]
 #
-#   --peers      also install what only tests compare with: runc, crun, Docker
+#   --peers      also install what only tests need: runc, crun, Docker, containerd, Podman
 #   --no-system  leave the system's packages alone
 #   --no-run     do not run the example
 #
@@ -14,7 +14,7 @@ cd "$(dirname "$0")"
 
 BUILD="gcc libc6-dev musl-tools make git python3 python3-venv"
 RUN="libseccomp2 busybox-static"
-PEERS="runc crun docker.io containerd iptables"
+PEERS="runc crun docker.io containerd podman uidmap iptables"
 
 system=yes run=yes packages="$BUILD $RUN"
 for option; do
