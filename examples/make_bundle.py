@@ -5,7 +5,7 @@
 
 The root file system holds one static busybox where there is one, otherwise a shell and some
 tools with the libraries they need.  config.json is what `ocirt spec` writes, without a
-terminal, with a cgroup of its own (/ocirt/NAME, NAME being the last part of DIR) and with
+terminal, with a cgroup of its own (/ocirt-NAME, NAME being the last part of DIR) and with
 COMMAND, if given, in place of a script that looks around.
 """
 
@@ -81,8 +81,9 @@ def configure(name: str, command: list[str]) -> dict[str, Any]:
     config["process"]["terminal"] = False
     config["process"]["args"] = command or ["sh", "-c", SCRIPT]
     config["hostname"] = name
-    # Absolute: a relative path would lie below the cgroup of whoever calls ocirt.
-    config["linux"]["cgroupsPath"] = f"/ocirt/{name}"
+    # Absolute: a relative path would lie below the cgroup of whoever calls ocirt.  One level, since
+    # the parents that `create` makes stay, as with runc: others may be about to use them.
+    config["linux"]["cgroupsPath"] = f"/ocirt-{name}"
     return config
 
 
