@@ -15,17 +15,18 @@ from ocirt.errors import At, Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from ocirt.launch import Init
     from ocirt.state import Container
 
 
-def listen_fds() -> int:
+def listen_fds(environ: Mapping[str, str] = os.environ, pid: int = 0) -> int:
     """How many sockets a service manager handed to this very process (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    if environ.get("LISTEN_PID") != str(pid or os.getpid()):
         return 0
-    count = os.environ.get("LISTEN_FDS", "")
+    count = environ.get("LISTEN_FDS", "")
     return int(count) if count.isascii() and count.isdigit() else 0
 
 

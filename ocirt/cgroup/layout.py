@@ -16,6 +16,7 @@ from os.path import dirname, normpath
 from ocirt.cgroup import v1
 from ocirt.cgroup.files import read
 from ocirt.errors import ConfigError
+from ocirt.kernel.procfs import unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def v2_options(root: str, proc: str) -> list[str]:
     """Return the options of the cgroup2 superblock that is mounted at `root`."""
     for row in read(proc + "/mountinfo").splitlines():
         head, _, tail = row.partition(" - ")
-        if tail.startswith("cgroup2 ") and _unescape(head.split(" ")[4]) == root:
+        if tail.startswith("cgroup2 ") and unescape(head.split(" ")[4]) == root:
             return tail.rsplit(" ", 1)[1].split(",")
     return []
 
@@ -103,7 +104,7 @@ def v1_mounts(root: str, proc: str) -> list[Hierarchy]:
         options = set(tail.rsplit(" ", 1)[1].split(","))
         for controllers, names in known.items():
             if controllers <= options:
-                found.append((names, _unescape(fields[4]), _unescape(fields[3])))
+                found.append((names, unescape(fields[4]), unescape(fields[3])))
     # A second mount of a hierarchy elsewhere (a chroot, a container's view) comes after ours.
     found.sort(key=lambda item: not item[1].startswith(root + "/"))
     return found
@@ -145,9 +146,3 @@ def _rank(place: Place) -> int:
     if place[0] in v1.CONTROLLERS:
         return v1.CONTROLLERS.index(place[0])
     return min(v1.CONTROLLERS.index(n) for n in place[0].split(",") if n in v1.CONTROLLERS)
-
-
-def _unescape(field: str) -> str:
-    r"""Undo the octal escapes of mountinfo: `\040` is a space."""
-    first, *rest = field.split("\\")
-    return first + "".join([chr(int(part[:3], 8)) + part[3:] for part in rest])

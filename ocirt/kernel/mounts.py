@@ -7,6 +7,8 @@ proc(5), "/proc/pid/mountinfo"; umount2(2).
 
 from __future__ import annotations
 
+from ocirt.kernel.procfs import unescape
+
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8  # linux/fs.h
 
 
@@ -15,7 +17,7 @@ def below(path: str) -> list[str]:
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            point = _plain(line.split(" ", 5)[4])
+            point = unescape(line.split(" ", 5)[4])
             if point.startswith(path.rstrip("/") + "/"):
                 found.append(point)
     return found
@@ -31,10 +33,3 @@ def detach(path: str, kept: list[str]) -> None:
         if point not in kept and libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), point)
-
-
-def _plain(word: str) -> str:
-    """Undo the octal escapes of mountinfo."""
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        word = word.replace(escape, character)
-    return word

@@ -76,3 +76,9 @@ def in_user_namespace() -> bool:
             return file.read(128).split() != [b"0", b"0", b"4294967295"]
     except OSError:  # a kernel without user namespaces
         return False
+
+
+def unescape(field: str) -> str:
+    r"""Undo the octal escapes of mountinfo: `\040` is a space."""
+    first, *rest = field.split("\\")
+    return first + "".join([chr(int(part[:3], 8)) + part[3:] for part in rest])

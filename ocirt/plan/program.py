@@ -56,14 +56,6 @@ def _invalid(index: int, what: str) -> ConfigError:
     return ConfigError(f"{ENV}[{index}]", "invalid environment variable", what)
 
 
-def listen_fds(environ: dict[str, str], pid: int) -> int:
-    """Return how many descriptors socket activation handed to this very process."""
-    count = environ.get("LISTEN_FDS", "")
-    if environ.get("LISTEN_PID") != str(pid) or not (count.isascii() and count.isdigit()):
-        return 0
-    return int(count)
-
-
 def make_cwd(config: dict[str, Any]) -> list[Op]:
     """Create a missing working directory, owned by root."""
     cwd = _cwd(config)

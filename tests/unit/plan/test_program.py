@@ -50,21 +50,6 @@ def test_socket_activation_is_handed_on_to_process_one():
     assert env == ["A=1", "LISTEN_FDS=2", "LISTEN_PID=1"]
 
 
-@pytest.mark.parametrize(
-    ("environ", "count"),
-    [
-        ({}, 0),
-        ({"LISTEN_FDS": "2"}, 0),
-        ({"LISTEN_FDS": "2", "LISTEN_PID": "8"}, 0),
-        ({"LISTEN_FDS": "2", "LISTEN_PID": "7"}, 2),
-        ({"LISTEN_FDS": "-2", "LISTEN_PID": "7"}, 0),
-        ({"LISTEN_FDS": "two", "LISTEN_PID": "7"}, 0),
-    ],
-)
-def test_socket_activation_counts_only_when_it_is_meant_for_us(environ, count):
-    assert program.listen_fds(environ, 7) == count
-
-
 def test_home_is_asked_for_only_when_it_is_missing():
     (home,) = program.home(config(user={"uid": 7, "gid": 0}))
     assert (home.name, home.args) == ("home", (7,))
