@@ -5,6 +5,8 @@ bridges and firewall rules end with it, and two engines cannot meet in iptables.
 lies below the session's base directory, its cgroups below one of the session's name.
 
 The image is made here, of the machine's static busybox: nothing is pulled.
+
+A Recorder stands between an engine and the runtime, and tells what the one asked of the other.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import json
 import os
+import re
 import select
 import shlex
 import shutil
@@ -192,6 +196,109 @@ class Cgroups:
         for path in [*self.folders(), *self.tops()]:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
+
+
+RECORDER = """#!/bin/sh
+# What the runtime is asked goes into a log, and the document it is handed beside it.
+call=$(mktemp -d {folder}/call.XXXXXX) input= last=
+for word; do
+    case $word in
+    --process=* | --bundle=* | --resources=*) last=${{word%%=*}} word=${{word#*=}} ;;
+    esac
+    case $last in
+    --process | -p) cp "$word" "$call/document" ;;
+    --bundle | -b) cp "$word/config.json" "$call/document" ;;
+    --resources | -r)
+        if [ "$word" = - ]; then
+            input=$call/document
+            cat > "$input"
+        else
+            cp "$word" "$call/document"
+        fi ;;
+    esac
+    last=$word
+done
+read -r caller < "/proc/$PPID/comm"
+printf '%s\\0' "$call" "$caller" "$PWD" "$@" > "$call/call"
+echo "$call" >> {folder}/log
+if [ "$input" ]; then {runtime} "$@" < "$input"; else {runtime} "$@"; fi
+status=$?
+echo "$status" > "$call/status"
+exit "$status"
+"""
+
+VERBS = (
+    "checkpoint create delete events exec features kill list pause ps restore resume run spec "
+    "start state update"
+).split()
+
+
+class Call:
+    """One call of the runtime: who made it and where, its arguments, how it ended."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        with open(f"{folder}/call") as file:
+            _, self.caller, self.cwd, *self.argv = file.read().split("\0")[:-1]
+        self.verb = next((word for word in self.argv if word in VERBS), None)
+
+    @property
+    def code(self):
+        """The exit code of the runtime, None while it runs."""
+        with contextlib.suppress(FileNotFoundError), open(f"{self.folder}/status") as file:
+            return int(file.read() or -1)
+        return None
+
+    @property
+    def document(self):
+        """What it was handed: a config, the process of an `exec`, the resources of an `update`."""
+        with open(f"{self.folder}/document") as file:
+            return json.load(file)
+
+    def line(self, **names):
+        """Return the arguments as text, with what differs from time to time under a name.
+
+        Each value of `names` becomes its name, other ids of an engine HEX, and numbers of
+        three digits or more N.
+        """
+        text = " ".join(self.argv)
+        for name, value in sorted(names.items(), key=lambda item: -len(item[1])):
+            text = text.replace(value, name)
+        text = re.sub(r"\b[0-9a-f]{64}\b", "HEX", text)
+        text = re.sub(r"\bconmon-term\.\w{6}\b", "conmon-term.N", text)
+        return re.sub(r"[0-9]{3,}", "N", text)
+
+
+class Recorder:
+    """A runtime that notes how it is called, and is `runtime` otherwise.
+
+    Give an engine its `path`, under a name of its own.  Any user may call it.
+    """
+
+    def __init__(self, folder, runtime):
+        os.mkdir(folder)
+        os.chmod(folder, 0o1777)
+        self.folder, self.path = folder, os.path.join(folder, "runtime")
+        names = {"folder": shlex.quote(folder), "runtime": shlex.quote(runtime)}
+        with open(self.path, "w") as file:
+            file.write(RECORDER.format(**names))
+        os.chmod(self.path, 0o755)
+        self.log = os.path.join(folder, "log")
+        with open(self.log, "w"):
+            os.chmod(self.log, 0o666)
+
+    def calls(self, *ids):
+        """Return the calls so far, in order: all, or those that name one of these containers."""
+        with open(self.log) as file:
+            found = [Call(line.strip()) for line in file]
+        return [call for call in found if not ids or set(ids) & set(call.argv)]
+
+    def verbs(self, *ids):
+        return [call.verb for call in self.calls(*ids)]
+
+    def lines(self, *ids, **names):
+        """Return the calls as text (Call.line)."""
+        return [call.line(**names) for call in self.calls(*ids)]
 
 
 def gone(look, patience=5.0):
