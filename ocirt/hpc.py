@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocirt_hpc.cdi import File
     from ocirt_hpc.edits import Applied
 
 NAME = "ocirt_hpc"
@@ -45,6 +46,14 @@ def apply(
     # An engine leaves the annotations in the config that it has edited.
     found = [one for one in found if one.name in names or not edits.present(config, one)]
     return edits.apply(config, found, rootless=rootless) if found else None
+
+
+def cdi_files(root: str = "/") -> list[File]:
+    """Return the machine's CDI files, broken ones too."""
+    _place()
+    from ocirt_hpc import cdi
+
+    return cdi.read(root=root)
 
 
 def _place() -> None:

@@ -30,6 +30,7 @@ STDOUT = "-"
 
 ENGINES: dict[str, dict[str, Any]] = {
     # programs  tell that the engine is installed
+    # version   the option by which they tell theirs
     # files     (path, the same below ~/.config for a user's own engine, add, remove); one that
     #           refers to another comes before it
     # sources   files that may hold a registration, how they are read, the tables in them that
@@ -37,6 +38,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     # next      what is left to do for people
     "docker": {
         "programs": ("dockerd",),
+        "version": "--version",
         "files": (
             ("/etc/docker/daemon.json", "docker/daemon.json", daemon_json.add, daemon_json.remove),
         ),
@@ -48,6 +50,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     },
     "containerd": {
         "programs": ("containerd",),
+        "version": "--version",
         "files": (
             (containerd.CONFIG, "", containerd.add, containerd.remove),
             (containerd.DROP_IN, "", *whole("containerd", containerd.drop_in)),
@@ -62,6 +65,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     },
     "podman": {
         "programs": ("podman",),
+        "version": "--version",
         "files": (
             (podman.DROP_IN, "containers/containers.conf.d/ocirt.conf",
              *whole("podman", podman.drop_in)),
@@ -72,6 +76,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     },
     "crio": {
         "programs": ("crio",),
+        "version": "--version",
         "files": (
             ("/etc/crio/crio.conf.d/10-ocirt.conf", "", *whole("crio", texts.crio)),
         ),
@@ -85,6 +90,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     },
     "slurm": {
         "programs": ("slurmd",),
+        "version": "-V",
         "files": (("/etc/slurm/oci.conf", "", *whole("slurm", texts.slurm)),),
         "sources": (("/etc/slurm/oci.conf",), plain, ((),), ()),
         "next": "the same file on every node, a /run/user/UID for each job's user (pam_systemd "
@@ -93,6 +99,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     },
     "kubernetes": {
         "programs": ("kubelet",),
+        "version": "--version",
         "files": ((STDOUT, STDOUT, texts.runtime_class, texts.nothing),),
         "sources": ((), toml, (), ()),
         "next": "pipe this to `kubectl apply -f -`; pods ask for it with runtimeClassName: {name}; "
@@ -119,6 +126,25 @@ def changes(engine: str, wish: Wish, site: Site, *, undo: bool) -> list[tuple[st
 def installed(engine: str, site: Site) -> str:
     """Return the program of an engine, or nothing when the machine has none."""
     return next(filter(None, [site.program(name) for name in ENGINES[engine]["programs"]]), "")
+
+
+def version(engine: str, site: Site) -> str:
+    """Return the version of an installed engine; "" where it cannot be asked."""
+    from subprocess import DEVNULL, SubprocessError, run
+
+    program = installed(engine, site)
+    if not program or site.root != "/":
+        return ""
+    line = [program, ENGINES[engine]["version"]]
+    try:
+        done = run(line, stdin=DEVNULL, capture_output=True, timeout=10, check=False)
+    except (OSError, SubprocessError):
+        return ""
+    for word in done.stdout.decode("utf-8", "replace").split():
+        word = word.removeprefix("v").rstrip(",")
+        if word[:1].isdigit() and "." in word:
+            return word
+    return ""
 
 
 def registered(engine: str, site: Site) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ FLOORS = {
     "ocirt.cli": 5,
     "ocirt.container": 4,
     "ocirt.create": 4,
+    "ocirt.doctor": 4,
     "ocirt.update": 4,
     "ocirt": 3,  # launch, state, lifecycle, console, undo, ...
     "ocirt.cgroup": 2,

@@ -9,6 +9,9 @@ import struct
 import pytest
 
 from ocirt import cli, doctor, engines
+from ocirt.doctor import cgroups, devices, kernel, parts
+from ocirt.engines.site import Site
+from ocirt.plan.host import Host
 
 GOOD = {
     "proc/sys/kernel/osrelease": "6.1.0-18-amd64\n",
@@ -26,7 +29,7 @@ GOOD = {
     "etc/passwd": "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n",
     "etc/subuid": "alice:100000:65536\n1000:200000:10\nbob:300000:65536\n",
     "etc/subgid": "alice:100000:65536\n",
-    **{f"proc/self/ns/{kind}": "" for kind in doctor.NAMESPACES},
+    **{f"proc/self/ns/{kind}": "" for kind in kernel.NAMESPACES},
 }
 USER_GROUP = "sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service"
 
@@ -123,7 +126,7 @@ def test_a_users_delegated_cgroup_is_found_above(machine, monkeypatch):
     user = machine(os.geteuid(), **files)
     user.uid = 4242
     assert rows(user)["cgroups", "delegation"][:2] == ("lacks", "none")
-    monkeypatch.setattr(doctor, "_owned", lambda path, uid: path.endswith(
+    monkeypatch.setattr(cgroups, "_owned", lambda path, uid: path.endswith(
         "user@1000.service/cgroup.subtree_control"))  # fmt: skip
     status, value, advice = rows(user)["cgroups", "delegation"]
     assert (status, value) == ("lacks", "memory pids")
@@ -165,8 +168,8 @@ def test_engines_know_ocirt_or_not(machine, tmp_path, capfd):
     for engine in ("docker", "podman"):
         cli.main(["setup", engine, "--root", str(tmp_path), "--path", "/opt/ocirt"])
     found = rows(some)
-    assert found["engines", "docker"] == ("ok", "hpc (/opt/ocirt)", "")
-    assert found["engines", "podman"] == ("ok", "hpc (/opt/ocirt)", "")
+    assert found["engines", "docker"] == ("ok", "/usr/sbin/dockerd: hpc (/opt/ocirt)", "")
+    assert found["engines", "podman"] == ("ok", "/usr/bin/podman: hpc (/opt/ocirt)", "")
     assert found["engines", "kubernetes"][0] == "info"
     (tmp_path / "opt/ocirt").unlink()
     assert rows(some)["engines", "docker"][0] == "lacks"
@@ -180,14 +183,98 @@ def test_no_engine_is_no_fault(machine):
     assert set(engines.ENGINES) >= {"docker", "containerd", "podman", "crio", "slurm"}
 
 
-def test_devices_are_listed(machine):
+def test_an_engine_tells_its_version(monkeypatch, tmp_path):
+    program = tmp_path / "bin/dockerd"
+    program.parent.mkdir()
+    site = Site("/")
+    monkeypatch.setattr(site, "program", lambda name: str(program))
+    for text, version in (
+        ("Docker version 20.10.24+dfsg1, build 5d6db84", "20.10.24+dfsg1"),
+        ("containerd github.com/containerd/containerd v2.1.4 75cb2b7", "2.1.4"),
+        ("slurm-wlm 22.05.8", "22.05.8"),
+        ("no number", ""),
+    ):
+        program.write_text(f"#!/bin/sh\necho '{text}'\n")
+        program.chmod(0o755)
+        assert engines.version("docker", site) == version
+    program.write_bytes(b"\x7fELF")
+    assert engines.version("docker", site) == ""
+
+
+def test_no_program_of_another_machine_is_run(machine, tmp_path):
+    program = tmp_path / "usr/sbin/dockerd"
+    some = machine(usr__sbin__dockerd=f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    assert program.exists()
+    assert rows(some)["engines", "docker"][1] == "/usr/sbin/dockerd does not know ocirt"
+    assert not (tmp_path / "ran").exists()
+
+
+CARD = """{"cdiVersion": "0.6.0", "kind": "acme.com/card",
+ "devices": [{"name": "0", "containerEdits": {"env": ["A=1"]}},
+             {"name": "all", "containerEdits": {"env": ["A=1"]}}]}"""
+
+
+def test_cdi_files_are_read(machine):
+    files = {"etc/cdi/card.json": CARD, "var/run/cdi/cut.json": CARD[:-9]}
+    found = rows(machine(**files))
+    assert found["devices", "CDI card.json"] == (
+        "ok", "acme.com/card={0,all} (/etc/cdi/card.json)", "",
+    )  # fmt: skip
+    status, value, advice = found["devices", "CDI cut.json"]
+    assert (status, value) == ("lacks", "/var/run/cdi/cut.json")
+    assert advice.startswith("its devices cannot be asked for: line 3 column")
+    assert rows(doctor.Machine("/nowhere"))["devices", "CDI"][0] == "info"
+
+
+NVIDIA = {
+    "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  "
+    "570.86.15  Release Build\nGCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n",
+    "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA A100-SXM4-80GB\n"
+    "IRQ:   \t\t 255\nBus Location: \t 0000:01:00.0\nDevice Minor: \t 1\n",
+    "dev/nvidia1": "", "dev/nvidiactl": "",
+}  # fmt: skip
+
+
+def test_gpus_of_nvidia(machine, tmp_path):
+    found = rows(machine(**NVIDIA))
+    assert found["devices", "NVIDIA driver"] == ("info", "570.86.15", "")
+    assert found["devices", "NVIDIA GPU"] == (
+        "ok", "NVIDIA A100-SXM4-80GB, 0000:01:00.0, /dev/nvidia1", "",
+    )  # fmt: skip
+    assert found["devices", "nvidia-uvm"] == (
+        "lacks", "/dev/nvidia-uvm is missing", "CUDA needs it: nvidia-modprobe -u",
+    )  # fmt: skip
+    (tmp_path / "dev/nvidia1").unlink()
+    found = rows(doctor.Machine(str(tmp_path)))
+    assert found["devices", "NVIDIA GPU"][0] == "lacks"
+
+
+def test_render_nodes_and_fabrics(machine):
     found = rows(machine(**{
-        "dev/nvidia0": "", "dev/nvidia1": "", "dev/nvidiactl": "", "etc/cdi/nvidia.yaml": "",
-        "dev/infiniband/uverbs0": "", "sys/class/infiniband/mlx5_0": "",
+        "dev/dri/renderD128": "", "sys/class/drm/renderD128/device/vendor": "0x1002\n",
+        "dev/dri/card0": "", "dev/kfd": "",
+        "sys/class/infiniband/mlx5_0/ports/1/state": "4: ACTIVE\n",
+        "sys/class/infiniband/mlx5_0/ports/1/link_layer": "InfiniBand\n",
+        "sys/class/infiniband_verbs/uverbs0/ibdev": "mlx5_0\n",
+        "sys/class/infiniband_verbs/abi_version": "6\n",
+        "sys/class/cxi/cxi0/device/x": "", "dev/cxi0": "",
     }))  # fmt: skip
-    assert found["devices", "NVIDIA GPUs"][1] == "nvidia0, nvidia1"
-    assert found["devices", "RDMA"][1] == "mlx5_0"
-    assert found["devices", "CDI /etc/cdi"][1] == "nvidia.yaml"
+    assert found["devices", "render node"] == ("ok", "AMD /dev/dri/renderD128", "")
+    assert found["devices", "AMD compute"] == ("ok", "/dev/kfd", "")
+    assert found["devices", "RDMA"][1] == "mlx5_0, port 1 active (InfiniBand)"
+    assert found["devices", "RDMA verbs"] == (
+        "lacks", "/dev/infiniband/uverbs0 is missing", "modprobe ib_uverbs",
+    )  # fmt: skip
+    assert found["devices", "Slingshot"] == ("ok", "/dev/cxi0", "")
+
+
+def test_a_device_of_others_is_told(monkeypatch):
+    here = doctor.Machine("/")
+    monkeypatch.setattr(Host, "exists", lambda self, path: path == "/dev/kfd")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert list(devices.render(here))[-1] == (
+        "AMD compute", "lacks", "/dev/kfd: permission denied", "join the group that owns /dev/kfd",
+    )  # fmt: skip
 
 
 def elf(*kinds):
@@ -198,13 +285,13 @@ def elf(*kinds):
 
 def test_the_init_is_told_by_its_header(tmp_path):
     path = tmp_path / "init"
-    assert doctor.init_facts(str(path)) == (f"{path}: No such file or directory", False)
+    assert parts.init_facts(str(path)) == (f"{path}: No such file or directory", False)
     for data, wanted in ((elf(1, 1), "static, 176 bytes"), (elf(1, 3), "dynamic, 176 bytes")):
         path.write_bytes(data)
         path.chmod(0o755)
-        assert doctor.init_facts(str(path)) == (wanted, True)
+        assert parts.init_facts(str(path)) == (wanted, True)
     path.write_text("#!/bin/sh")
-    assert doctor.init_facts(str(path))[1] is False
+    assert parts.init_facts(str(path))[1] is False
 
 
 def test_the_exit_code_is_1_when_ocirt_cannot_work(machine, capfd):

@@ -1,0 +1,47 @@
+"""Our own parts: the interpreter that runs, the init, and programs that some verbs call."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import ocirt
+from ocirt.doctor.machine import INFO, needed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ocirt.doctor.machine import Finding, Machine
+
+INIT = os.path.join(ocirt.__path__[0], "init", "ocirt-init")
+
+
+def own(machine: Machine) -> Iterator[Finding]:
+    """What every container needs of us."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield needed("python", sys.version_info >= (3, 11), f"{version}, {sys.executable}", "")
+    value, good = init_facts(INIT)
+    yield needed("init", good, value, "build it: make init, or install the package again")
+
+
+def criu(machine: Machine) -> Iterator[Finding]:
+    """What `checkpoint` and `restore` call."""
+    path = machine.site.program("criu")
+    yield "criu", INFO, path or "not found; checkpoint and restore need it", ""
+
+
+def init_facts(path: str) -> tuple[str, bool]:
+    """Return what the init's ELF header tells, and whether it can run from a memfd anywhere."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        return f"{path}: {os.strerror(error.errno or 0)}", False
+    if data[:6] != b"\x7fELF\x02\x01" or not os.access(path, os.X_OK):
+        return f"{path}: not an executable of this kind of machine", False
+    start, size = int.from_bytes(data[32:40], "little"), int.from_bytes(data[54:56], "little")
+    count, interpreter = int.from_bytes(data[56:58], "little"), 3  # elf(5): PT_INTERP
+    kinds = [int.from_bytes(data[start + size * index :][:4], "little") for index in range(count)]
+    linked = "dynamic" if interpreter in kinds else "static"
+    return f"{linked}, {len(data)} bytes", True
