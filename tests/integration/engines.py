@@ -6,7 +6,8 @@ lies below the session's base directory, its cgroups below one of the session's 
 
 The image is made here, of the machine's static busybox: nothing is pulled.
 
-A Recorder stands between an engine and the runtime, and tells what the one asked of the other.
+An Engine is started, used and ended; a Client is one with a command line like Docker's.  A
+Recorder stands between an engine and the runtime, and tells what the one asked of the other.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import io
 import json
 import os
 import re
+import resource
 import select
 import shlex
 import shutil
@@ -26,6 +28,8 @@ import subprocess
 import tarfile
 import termios
 import time
+
+import pytest
 
 from tests.integration.support import PATIENCE, cgroup_hierarchies, eventually
 
@@ -104,10 +108,12 @@ class World:
 
     PREPARE = "mount --make-rshared / && ip link set lo up && echo ready && exec sleep infinity"
 
-    def __init__(self):
+    def __init__(self, own_run=False):
+        """With `own_run`, an empty /run: what engines and runtimes keep there stays in here."""
         unshare = ["unshare", "--net", "--mount", "--propagation", "slave", "sh", "-c"]
+        run = "mount -t tmpfs -o mode=755 tmpfs /run && " if own_run else ""
         self.keeper = subprocess.Popen(
-            [*unshare, self.PREPARE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            [*unshare, run + self.PREPARE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
         with self.keeper.stdout as pipe:
             assert pipe.readline() == b"ready\n"
@@ -135,6 +141,10 @@ class World:
                 env=env,
                 start_new_session=True,
             )
+
+    def root(self, path):
+        """Return where `path` of in here is found from outside."""
+        return f"/proc/{self.keeper.pid}/root{path}"
 
     def mounts(self):
         """Return the mount points in here."""
@@ -336,3 +346,296 @@ def on_terminal(argv, env=None, typed="", rows=24, columns=80, patience=PATIENCE
         return Result(argv, process.wait(PATIENCE), screen.decode(errors="replace"), "")
     finally:
         os.close(master)
+
+
+# --- engines
+
+
+class Engine:
+    """An engine in a World: its state lies below `folder`, its cgroups below `cgroups`.
+
+    A kind of engine says how to `start`, how to `sweep` all containers away, and by `leftovers`
+    what of them is still there.
+    """
+
+    def __init__(self, folder, kind, runtime, own_run=False):
+        os.mkdir(folder)
+        self.folder, self.kind, self.runtime = folder, kind, runtime
+        self.cgroups = Cgroups(f"ocirt-{kind}-{os.getpid()}")
+        self.recorder = Recorder(self.path("recorder"), runtime)
+        self.env = dict(os.environ)
+        self.world = World(own_run)
+        self.daemon = None
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    def write(self, name, text):
+        """Write a file of the engine's configuration; return its path."""
+        with open(self.path(name), "w") as file:
+            file.write(text)
+        return self.path(name)
+
+    def archive(self):
+        """Return the image as an archive of files."""
+        path = self.path("image.tar")
+        if not os.path.exists(path):
+            make_image(path)
+        return path
+
+    def launch(self, argv, ready):
+        """Start the daemon, and wait until it is `ready`."""
+        log = self.path("log")
+        self.daemon = self.world.spawn(*argv, log=log, env=self.env)
+        eventually(lambda: ready() or self.daemon.poll() is not None)
+        if self.daemon.poll() is not None or not ready():
+            with open(log) as file:
+                lines = file.readlines()[-20:]
+            pytest.fail(f"{argv[0]} does not answer:\n{''.join(lines)}")
+
+    def close(self):
+        try:
+            self.sweep()
+        finally:
+            if self.daemon:
+                stop(self.daemon)
+            gone(self.world.processes)
+            left = self.world.close()
+            self.cgroups.remove()
+        assert left == {}, f"processes outlived {self.kind}"
+
+
+@contextlib.contextmanager
+def serving(engine):
+    """Start an engine, and end it with all that it runs."""
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.close()
+
+
+@contextlib.contextmanager
+def used(engine):
+    """Lend an engine to one test, after which nothing of a container may be left."""
+    yield engine
+    engine.sweep()
+    assert gone(engine.leftovers) == [], "left behind"
+
+
+class Client(Engine):
+    """An engine with a command line like Docker's."""
+
+    IMAGE = "localhost/busybox:test"
+    RUN = ()  # of `run`, always
+    patience = PATIENCE
+
+    def argv(self, *args):
+        """Return a command of the client."""
+        raise NotImplementedError
+
+    def __call__(self, *args, **popen):
+        popen.setdefault("patience", self.patience)
+        return call(self.argv(*args), env=self.env, **popen)
+
+    def ok(self, *args, **popen):
+        """Run a command that must succeed; return its output, stripped."""
+        result = self(*args, **popen)
+        assert result.code == 0, str(result)
+        return result.out.strip()
+
+    def command(self, options, program):
+        """`run` without a network, which costs time, unless `options` name one."""
+        network = () if re.search("--(network|net|pod)\\b", options) else ("--network", "none")
+        return ("run", *self.RUN, *network, *shlex.split(options), self.IMAGE, *program)
+
+    def try_run(self, options, *program, **popen):
+        return self(*self.command(f"--rm {options}", program), **popen)
+
+    def run(self, options, *program, **popen):
+        """Run to the end, which must be a good one; return the output, stripped."""
+        return self.ok(*self.command(f"--rm {options}", program), **popen)
+
+    def sh(self, options, script, **popen):
+        return self.run(options, "sh", "-c", script, **popen)
+
+    def detached(self, options, *program):
+        return Container(self, self.ok(*self.command(f"-d {options}", program)))
+
+    def on_terminal(self, *args, **how):
+        """Run a command of the client on a pseudo terminal (on_terminal)."""
+        how.setdefault("patience", self.patience)
+        return on_terminal(self.argv(*args), env=self.env, **how)
+
+
+class Container:
+    """A container that runs on its own."""
+
+    def __init__(self, client, container_id):
+        self.client, self.id = client, container_id
+
+    def inspect(self, path):
+        text = self.client.ok("inspect", "--format", f"{{{{json .{path}}}}}", self.id)
+        return json.loads(text)
+
+    @property
+    def pid(self):
+        return self.inspect("State.Pid")
+
+    @property
+    def logs(self):
+        return self.client.ok("logs", self.id)
+
+    def says(self, text):
+        """Wait until the program has printed `text`."""
+        return eventually(lambda: text in self.logs)
+
+    def do(self, verb, *args):
+        return self.client.ok(verb, *args, self.id)
+
+    def exec(self, *program, options=()):
+        """Run a program in it, which must succeed; return its output, stripped."""
+        return self.client.ok("exec", *options, self.id, *program)
+
+    def wait(self):
+        return int(self.do("wait"))
+
+
+# --- Podman
+
+CONTAINERS = """
+[containers]
+# Podman 4 asks for 1048576 files; that needs CAP_SYS_RESOURCE where the limit is lower.
+default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "tested"
+runtime_supports_json = ["tested", "recorded"]
+runtime_supports_nocgroups = ["tested", "recorded"]
+tmp_dir = "{folder}/tmp"
+[engine.runtimes]
+tested = ["{runtime}"]
+recorded = ["{recorder}"]
+"""
+
+STORAGE = """
+[storage]
+driver = "overlay"
+graphroot = "{folder}/root"
+runroot = "{folder}/run"
+"""
+
+
+def hard_limit(name, wanted):
+    """Return `wanted`, or our own hard limit where that is lower."""
+    hard = resource.getrlimit(name)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+
+
+class Podman(Client):
+    """Podman with its own storage, run in a world of its own; it knows a runtime `recorded`, too."""
+
+    patience = max(60, PATIENCE)
+
+    def __init__(self, folder, runtime):
+        super().__init__(folder, "podman", runtime, own_run=True)
+        self.RUN = (f"--cgroup-parent=/{self.cgroups.name}",)
+        values = {
+            "folder": folder,
+            "runtime": runtime,
+            "recorder": self.recorder.path,
+            "files": hard_limit(resource.RLIMIT_NOFILE, 20000),
+            "processes": hard_limit(resource.RLIMIT_NPROC, 32768),
+        }
+        self.env["CONTAINERS_CONF"] = self.write("containers.conf", CONTAINERS.format(**values))
+        self.env["CONTAINERS_STORAGE_CONF"] = self.write("storage.conf", STORAGE.format(**values))
+
+    def start(self):
+        changes = ("-c", 'CMD ["/bin/sh"]', "-c", "ENV PATH=/bin")
+        self.ok("import", "-q", *changes, self.archive(), self.IMAGE)
+
+    def argv(self, *args):
+        return self.world.enter("podman", *args)
+
+    def leftovers(self):
+        state = self.world.root(f"/run/{flavour(self.runtime)}")
+        names = os.listdir(state) if os.path.isdir(state) else ()
+        return [
+            # Not those of conmon and of pods: Podman makes them, and keeps some.
+            *(
+                f"cgroup: {path}"
+                for path in self.cgroups.folders()
+                if re.fullmatch("libpod-[0-9a-f]{64}", os.path.basename(path))
+            ),
+            *(f"mount: {path}" for path in self.world.mounts() if "/merged" in path),
+            # A name with a dot is something that the runtime keeps for all containers.
+            *(f"state: {name}" for name in names if not name.startswith(".")),
+        ]
+
+    def sweep(self):
+        self.ok("pod", "rm", "--all", "--force", "--time", "0")
+        self.ok("rm", "--all", "--force", "--time", "0")
+
+
+# --- containerd
+
+CONTAINERD = """
+version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+[grpc]
+  address = "{folder}/sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{folder}/opt"
+"""
+NO_CRI = 'disabled_plugins = ["io.containerd.grpc.v1.cri"]'
+
+
+class Containerd(Engine):
+    """A containerd with its own roots, and ctr to talk to it.
+
+    `more` is added to its configuration: without it there is no CRI plugin.
+    """
+
+    def __init__(self, folder, kind, runtime, namespace="default"):
+        super().__init__(folder, kind, runtime, own_run=True)
+        self.namespace = namespace
+        self.address = self.path("sock")
+        self.config = self.write("config.toml", NO_CRI + CONTAINERD.format(folder=folder))
+
+    def start(self):
+        argv = ["containerd", "--config", self.config]
+        self.launch(argv, lambda: self("version").code == 0)
+
+    def crash(self):
+        """Kill the daemon: its containers live on, and a new one takes them over."""
+        self.daemon.kill()
+        self.daemon.wait()
+        self.start()
+
+    def argv(self, *args):
+        client = ("ctr", "--address", self.address, "--namespace", self.namespace)
+        return self.world.enter(*client, *args)
+
+    def __call__(self, *args, **popen):
+        return call(self.argv(*args), env=self.env, **popen)
+
+    def leftovers(self):
+        state = self.world.root(f"/run/containerd/runc/{self.namespace}")
+        names = os.listdir(state) if os.path.isdir(state) else ()
+        tasks = self.path("state", "io.containerd.runtime.v2.task", self.namespace)
+        return [
+            *(f"cgroup: {path}" for path in self.cgroups.folders()),
+            *(f"mount: {path}" for path in self.world.mounts() if path.startswith(self.folder)),
+            *(f"bundle: {name}" for name in (os.listdir(tasks) if os.path.isdir(tasks) else ())),
+            *(f"state: {name}" for name in names if not name.startswith(".")),
+        ]
+
+    def sweep(self):
+        """Remove every task and container."""
+        for name in self("tasks", "ls", "-q").out.split():
+            self("tasks", "kill", "-s", "KILL", name)
+            self("tasks", "rm", "--force", name)
+        for name in self("containers", "ls", "-q").out.split():
+            self("containers", "rm", name)

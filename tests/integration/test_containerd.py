@@ -9,7 +9,6 @@ import pytest
 from tests.integration import engines
 from tests.integration.support import eventually, find_runtime
 
-IMAGE = "localhost/busybox:test"
 RUNTIME = find_runtime()
 MISSING = engines.missing("containerd", "ctr", "containerd-shim-runc-v2", "nsenter")
 
@@ -18,70 +17,52 @@ pytestmark = [
     pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
 ]
 
-CONFIG = """
-version = 2
-root = "{folder}/root"
-state = "{folder}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-address = "{folder}/sock"
-"""
 
-
-class Containerd:
-    """A containerd with its own roots, and ctr to talk to it."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.address = os.path.join(folder, "sock")
-        self.cgroups = engines.Cgroups(f"ocirt-ctr-{os.getpid()}")
-        self.world = engines.World()
-        self.daemon = None
+class Ctr(engines.Containerd):
+    """containerd without its CRI plugin, where containers run from a plain directory."""
 
     def start(self):
-        config = os.path.join(self.folder, "config.toml")
-        with open(config, "w") as file:
-            file.write(CONFIG.format(folder=self.folder))
-        log = os.path.join(self.folder, "log")
-        self.daemon = self.world.spawn("containerd", "--config", config, log=log)
-        assert eventually(lambda: self("version").code == 0), "containerd does not answer"
-        self.rootfs = os.path.join(self.folder, "rootfs")
-        archive = os.path.join(self.folder, "image.tar")
-        engines.make_image(archive)
-        os.mkdir(self.rootfs)
-        assert engines.call(["tar", "-C", self.rootfs, "-xf", archive]).code == 0
+        super().start()
+        self.rootfs = self.path("rootfs")
+        if not os.path.isdir(self.rootfs):
+            os.mkdir(self.rootfs)
+            assert engines.call(["tar", "-C", self.rootfs, "-xf", self.archive()]).code == 0
 
-    def __call__(self, *args, **popen):
-        return engines.call(["ctr", "--address", self.address, *args], **popen)
-
-    def run(self, name, *args, options=("--rm",)):
-        """Run a container from the plain root file system."""
+    def command(self, name, *args, options=("--rm",)):
+        """Return the arguments of `ctr run` for the plain root file system."""
         group = f"/{self.cgroups.name}/{name}"
         flags = ("--runc-binary", RUNTIME, "--cgroup", group, "--rootfs", *options)
-        return self("run", *flags, self.rootfs, name, *args)
+        return ("run", *flags, self.rootfs, name, *args)
 
-    def close(self):
-        if self.daemon:
-            for name in self("tasks", "ls", "-q").out.split():
-                self("tasks", "kill", "-s", "KILL", name)
-                self("tasks", "rm", "--force", name)
-            engines.stop(self.daemon)
-        left = engines.gone(self.world.processes)
-        self.world.close()
-        self.cgroups.remove()
-        assert left == {}, "processes outlived containerd"
+    def run(self, name, *args, options=("--rm",), **popen):
+        return self(*self.command(name, *args, options=options), **popen)
+
+    def ok(self, *args, **popen):
+        """Run a command that must succeed; return its output, stripped."""
+        result = self(*args, **popen)
+        assert result.code == 0, str(result)
+        return result.out.strip()
+
+    def detached(self, name, *args, options=()):
+        self.ok(*self.command(name, *args, options=("--detach", *options)))
+
+    def status(self, name):
+        """Return the status of a task in ctr's words."""
+        rows = [row.split() for row in self.ok("tasks", "ls").splitlines()]
+        return next((row[2] for row in rows if row[0] == name), None)
 
 
 @pytest.fixture(scope="session")
-def ctr(base):
-    folder = os.path.join(base, "ctr")
-    os.mkdir(folder)
-    daemon = Containerd(folder)
-    try:
-        daemon.start()
+def daemon(base):
+    folder = os.path.join(base, "containerd")
+    with engines.serving(Ctr(folder, "containerd", RUNTIME)) as containerd:
+        yield containerd
+
+
+@pytest.fixture
+def ctr(daemon):
+    with engines.used(daemon):
         yield daemon
-    finally:
-        daemon.close()
 
 
 def test_run_prints_and_returns_the_status(ctr):
@@ -108,14 +89,9 @@ def test_a_program_that_is_missing(ctr):
 
 
 def test_a_task_is_started_killed_and_deleted(ctr):
-    result = ctr.run("c4", "/bin/sleep", "1000", options=("--detach",))
-    assert result.code == 0, str(result)
-    try:
-        assert "RUNNING" in ctr("tasks", "ls").out
-        assert ctr("tasks", "kill", "-s", "KILL", "c4").code == 0
-        assert eventually(lambda: "STOPPED" in ctr("tasks", "ls").out)
-        assert ctr("tasks", "delete", "c4").code == 0
-    finally:
-        ctr("tasks", "delete", "--force", "c4")
-        ctr("containers", "delete", "c4")
+    ctr.detached("c4", "/bin/sleep", "1000")
+    assert ctr.status("c4") == "RUNNING"
+    assert ctr("tasks", "kill", "-s", "KILL", "c4").code == 0
+    assert eventually(lambda: ctr.status("c4") == "STOPPED")
+    assert ctr("tasks", "delete", "c4").code == 0
     assert engines.gone(ctr.cgroups.folders) == []
