@@ -534,7 +534,7 @@ def hard_limit(name, wanted):
 
 
 class Podman(Client):
-    """Podman with its own storage, run in a world of its own; it knows a runtime `recorded`, too."""
+    """Podman with its own storage; it knows a runtime `recorded`, too."""
 
     patience = max(60, PATIENCE)
 
