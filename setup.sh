@@ -14,7 +14,7 @@ cd "$(dirname "$0")"
 
 BUILD="gcc libc6-dev musl-tools make git python3 python3-venv"
 RUN="libseccomp2 busybox-static"
-PEERS="runc crun docker.io containerd podman uidmap iptables"
+PEERS="runc crun docker.io containerd podman uidmap iptables iproute2"
 
 system=yes run=yes packages="$BUILD $RUN"
 for option; do

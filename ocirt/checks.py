@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 UNSUPPORTED: tuple[tuple[str, str], ...] = (
     # place                     reason
     ("linux.intelRdt",          "resctrl groups are not supported"),
-    ("linux.netDevices",        "moving network devices is not supported"),
     ("linux.personality.flags", "no personality flag is supported"),
 )  # fmt: skip
 
@@ -290,19 +289,23 @@ def net_devices(subject: Subject, say: Say) -> None:
         say("linux.netDevices", "unable to move network devices without a NET namespace")
     if subject.rootless:
         say("linux.netDevices", "network devices are not supported for rootless containers")
+    seen = set()
     for name, device in devices.items():
         if not _is_interface(name):
             say(f"linux.netDevices.{name}", f'invalid network device name "{name}"')
-        inside = device.get("name")
-        if inside and not _is_interface(inside):
+        inside = device.get("name") or name
+        if inside != name and not _is_interface(inside):
             say(f"linux.netDevices.{name}.name", f'invalid network device name "{inside}"')
+        elif inside in seen:
+            say(f"linux.netDevices.{name}", f'network device name "{inside}" is given twice')
+        seen.add(inside)
 
 
 def _is_interface(name: str) -> bool:
-    """dev_valid_name() of the kernel."""
+    """dev_valid_name() of the kernel; a % it would take for a pattern, and fill in a number."""
     if not 0 < len(os.fsencode(name)) < 16 or name in (".", ".."):
         return False
-    return not any(one in "/:" or one.isspace() for one in name)
+    return not any(one in "/:%" or one.isspace() for one in name)
 
 
 # --- the file system

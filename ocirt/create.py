@@ -18,11 +18,12 @@ from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init
 from ocirt.plan import identity
 from ocirt.plan.host import Host
-from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_READY, ASK_SECCOMP, Op
+from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_NETWORK, ASK_READY, ASK_SECCOMP, Op
 from ocirt.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocirt_hpc.edits import Applied
@@ -239,10 +240,21 @@ def _make(draft: Draft, undo: Undo) -> Made:
     init.send_inside(inside)
     _close(fds)
 
+    done: list[Callable[[], None]] = []
+
     def maps(_: int) -> None:
         from ocirt import usermap
 
         usermap.write(init.pid, draft.linux)
+
+    def network(_: int) -> None:
+        from ocirt.netdevices import Devices
+
+        devices = Devices(init.pid)
+        undo.add(devices.close)
+        undo.add(devices.put_back)
+        devices.move(draft.linux["netDevices"])
+        done.append(devices.close)
 
     def hooks(_: int) -> None:
         _runtime_hooks(container, config, init.pid)
@@ -260,7 +272,13 @@ def _make(draft: Draft, undo: Undo) -> Made:
         handover.send_listener(container, config, state.CREATING, init.pid, number)
 
     at_gate = init.converse(
-        {ASK_MAPS: maps, ASK_HOOKS: hooks, ASK_READY: ready, ASK_SECCOMP: listener}
+        {
+            ASK_MAPS: maps,
+            ASK_NETWORK: network,
+            ASK_HOOKS: hooks,
+            ASK_READY: ready,
+            ASK_SECCOMP: listener,
+        }
     )
     if wish.gate:
         if not at_gate:
@@ -273,6 +291,8 @@ def _make(draft: Draft, undo: Undo) -> Made:
     handover.write_pid_file(wish.pid_file, init.pid)
     console, init.console = init.console, -1
     init.close()
+    for step in done:
+        step()
     return Made(container, init, console, draft.warnings())
 
 

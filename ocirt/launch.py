@@ -27,14 +27,13 @@ from ocirt.errors import Error, HookError, InitError, KernelError, strerror
 from ocirt.kernel import consts as k
 from ocirt.plan import ops as vocabulary
 from ocirt.plan import split
+from ocirt.plan.ops import Op
 from ocirt.plan.program import lookup_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
-
-    from ocirt.plan.ops import Op
 
 INIT = os.path.join(os.path.dirname(__file__), "init", "ocirt-init")
 
@@ -75,6 +74,7 @@ class Init:
         self.plan = plan
         self.pid = 0
         self.console = -1
+        self._handed = -1  # the descriptor that came last
         self.warnings: list[str] = []
         self._outside = split(plan)
         self._slots = slots
@@ -153,8 +153,18 @@ class Init:
                 return True
             elif kind == 0:
                 return False
-            elif kind != vocabulary.FD:
+            elif kind == vocabulary.FD and value == vocabulary.FD_CONSOLE:
+                self.console, self._handed = self._handed, -1
+            else:
                 raise self._failure(kind, index, value, text)
+
+    def route(self) -> int:
+        """Wait for the socket that the `route` op makes; return its descriptor."""
+        kind, index, value, text = self._receive()
+        if kind != vocabulary.FD:
+            raise self._failure(kind, index, value, text)
+        fd, self._handed = self._handed, -1
+        return fd
 
     def _answer(self) -> None:
         assert self._socket is not None
@@ -174,9 +184,9 @@ class Init:
             if level == SOL_SOCKET and kind == SCM_RIGHTS:
                 fd = int.from_bytes(data[:4], "little" if _LITTLE else "big")
                 os.set_inheritable(fd, False)
-                if self.console >= 0:
-                    os.close(self.console)
-                self.console = fd
+                if self._handed >= 0:
+                    os.close(self._handed)
+                self._handed = fd
         head = self._rest(head, _REPLY.size)
         if len(head) < _REPLY.size:
             return 0, 0, 0, ""
@@ -241,9 +251,10 @@ class Init:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self.console >= 0:
-            os.close(self.console)
-            self.console = -1
+        for fd in (self.console, self._handed):
+            if fd >= 0:
+                os.close(fd)
+        self.console = self._handed = -1
 
     def kill(self) -> None:
         """End the init and reap it, whatever it is doing."""
@@ -256,6 +267,24 @@ class Init:
                 except (ProcessLookupError, ChildProcessError):
                     pass
                 self._forget(pid)
+
+
+def route_socket(namespace: int) -> int:
+    """Return a route netlink socket of a network namespace (both descriptors).
+
+    Stage 0 of an init of its own makes it, with our rights and no further part to perform.  A
+    socket of the container's would be refused what belongs to the host: the kernel looks at who
+    made it, too.
+    """
+    where = "linux.netDevices"
+    join = Op("join", ("ns.network", k.CLONE_NEWNET, 0), where, "network namespace")
+    init = Init([join, Op("route", (), where, "netlink socket")], {})
+    try:
+        init.spawn()
+        init.send_outside([("ns.network", namespace)])
+        return init.route()
+    finally:
+        init.kill()
 
 
 _LITTLE = Struct("=H").pack(1) == b"\1\0"

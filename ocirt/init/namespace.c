@@ -217,6 +217,17 @@ int op_clone(struct init *in, const struct op *op)
 	return 0;
 }
 
+/* ROUTE
+ * A socket works in the network namespace that it was made in: with this one the runtime moves
+ * devices in and sets them up, and never goes there. */
+int op_route(struct init *in, const struct op *op)
+{
+	/* linux/netlink.h: NETLINK_ROUTE is 0 */
+	owned_fd fd = result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
+
+	return fd < 0 ? fd : reply_fd(in, op->index, REPLY_FD_ROUTE, fd);
+}
+
 /* ATTACH tasks
  * On cgroup v1 a task that moves itself alone waits for no grace period. */
 int op_attach(struct init *in, const struct op *op)

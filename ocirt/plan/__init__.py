@@ -249,4 +249,4 @@ def _compile(stages: tuple[Stage, ...], config: dict[str, Any], context: Context
 
 def split(ops: list[Op]) -> int:
     """Return how many ops of a plan run outside."""
-    return next(index for index, op in enumerate(ops) if op.name == "clone") + 1
+    return next((index + 1 for index, op in enumerate(ops) if op.name == "clone"), len(ops))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ocirt.errors import At, ConfigError
 from ocirt.kernel import consts as k
-from ocirt.plan.ops import ASK_MAPS, Op
+from ocirt.plan.ops import ASK_MAPS, ASK_NETWORK, Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +107,24 @@ def settle(config: dict[str, Any], context: Context) -> list[Op]:
         ops.append(Op("keyring", (f"_ses.{context.container_id}",), "", "session keyring"))
     if "network" in spaces.new:
         ops.append(Op("loopback", (), spaces.where["network"], "lo up"))
-    return ops
+    return ops + _net_devices(linux, context)
+
+
+def _net_devices(linux: dict[str, Any], context: Context) -> list[Op]:
+    """Wait for the runtime to move network devices in."""
+    devices = linux.get("netDevices")
+    if not devices:
+        return []
+    path = context.namespaces.joined.get("network")
+    if path and context.host.is_own_namespace("net", path):
+        raise ConfigError(
+            "linux.netDevices", "unable to move network devices without a private NET namespace"
+        )
+    what = ", ".join(
+        f"{name} as {device['name']}" if device.get("name") else name
+        for name, device in devices.items()
+    )
+    return [Op("ask", (ASK_NETWORK,), "linux.netDevices", f"move in {what}")]
 
 
 def names(config: dict[str, Any], context: Context) -> list[Op]:

@@ -50,9 +50,17 @@ ASK_MAPS = 1  # write uid_map and gid_map of the child
 ASK_HOOKS = 2  # run the prestart and createRuntime hooks
 ASK_READY = 3  # set rlimits, save the state; an answer means: go on to the gate
 ASK_SECCOMP = 4  # value of the *index* op is the listener's descriptor number: fetch it
-ASKS = {"maps": ASK_MAPS, "hooks": ASK_HOOKS, "ready": ASK_READY, "seccomp": ASK_SECCOMP}
+ASK_NETWORK = 5  # move network devices into the child's namespace
+ASKS = {
+    "maps": ASK_MAPS,
+    "hooks": ASK_HOOKS,
+    "ready": ASK_READY,
+    "seccomp": ASK_SECCOMP,
+    "network": ASK_NETWORK,
+}
 
 FD_CONSOLE = 1  # the master side of the container's terminal
+FD_ROUTE = 2  # a route netlink socket
 
 OPS: tuple[tuple[int, str, str, str], ...] = (
     # code  name        argument types and names
@@ -65,6 +73,7 @@ OPS: tuple[tuple[int, str, str, str], ...] = (
     (5,  "write",       "ss",      "path data"),
     (6,  "affinity",    "s",       "mask"),
     (7,  "clone",       "if",      "flags cgroup"),
+    (8,  "route",       "",        ""),
     # --- anywhere
     (10, "attach",      "f",       "tasks"),
     (11, "ask",         "i",       "kind"),
@@ -205,7 +214,8 @@ def header() -> str:
     named = (
         (
             "REPLY_",
-            "FAIL ASK CLONED FD WARN DONE ASK_MAPS ASK_HOOKS ASK_READY ASK_SECCOMP FD_CONSOLE",
+            "FAIL ASK CLONED FD WARN DONE ASK_MAPS ASK_HOOKS ASK_READY ASK_SECCOMP ASK_NETWORK "
+            "FD_CONSOLE FD_ROUTE",
         ),
         ("HOW_", "MAKE_DIR MAKE_FILE NO_LINKS COPY_UP VERIFY_PROC VERIFY_SYS IN_PROC"),
         ("ROOT_", "PIVOT MOVE CHROOT"),

@@ -242,7 +242,11 @@ def test_network_devices_need_a_namespace_and_names_the_kernel_takes():
         return found
 
     assert said({"eth0": {"name": "a" * 15}}) == []
-    for name in ("a" * 16, "", ".", "..", "a/b", "a:b", "a b", "a\tb"):
+    assert said({"eth0": {"name": "eth1"}, "eth1": {"name": "eth0"}}) == []
+    assert said({"eth0": {}, "eth1": {"name": "eth0"}}) == [
+        'linux.netDevices.eth1: network device name "eth0" is given twice'
+    ]
+    for name in ("a" * 16, "", ".", "..", "a/b", "a:b", "a b", "a\tb", "eth%d"):
         sentence = f'linux.netDevices.{name}: invalid network device name "{name}"'
         assert said({name: {}}) == [sentence]
     assert said({"eth0": {"name": "a/b"}}) == [

@@ -23,7 +23,7 @@ def document():
 def test_it_is_the_document_of_the_specification(document):
     model = Features.parse(document)
     assert model.oci_version_min == "1.0.0"
-    assert model.linux.net_devices.enabled is False
+    assert model.linux.net_devices.enabled is True
 
 
 def test_nothing_is_left_unknown(document):
@@ -57,7 +57,6 @@ def test_every_listed_mount_option_is_understood(document):
 @pytest.mark.parametrize(
     ("name", "section"),
     [
-        ("netDevices", {"eth0": {}}),
         ("intelRdt", {"closID": "x"}),
     ],
 )

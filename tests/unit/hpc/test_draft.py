@@ -86,10 +86,10 @@ def test_what_a_device_must_not_ask_for_is_refused_by_its_name(plan):
     assert "acme.com/card=bad: mounts[0].containerPath: /../x climbs by .." in message
 
 
-def test_network_devices_are_refused_until_they_can_be_moved(plan):
-    code, message = plan("acme.com/card=net")
-    assert code == 1
-    assert "acme.com/card=net: netDevices[0]: moving network devices is not supported" in message
+def test_a_network_device_is_moved_by_the_name_of_its_device(plan):
+    assert rows(plan("acme.com/card=net")) == [
+        ("ask", "move in eth1 as data0", "acme.com/card=net: netDevices[0]"),
+    ]
 
 
 def test_an_unknown_device_is_refused(plan):
