@@ -59,13 +59,13 @@ class Subject:
     `spaces` has the path of each kind of namespace, "" for a new one.
     """
 
-    __slots__ = ("config", "linux", "process", "rootless", "spaces")
+    __slots__ = ("config", "linux", "process", "spaces", "unprivileged")
 
-    def __init__(self, config: dict[str, Any], rootless: bool) -> None:
+    def __init__(self, config: dict[str, Any], unprivileged: bool) -> None:
         self.config = config
         self.process: dict[str, Any] = config.get("process") or {}
         self.linux: dict[str, Any] = config.get("linux") or {}
-        self.rootless = rootless
+        self.unprivileged = unprivileged
         self.spaces: dict[str, str] = {}
         for space in self.linux.get("namespaces") or ():
             self.spaces.setdefault(space["type"], space.get("path") or "")
@@ -74,14 +74,15 @@ class Subject:
 def run(
     config: dict[str, Any],
     *,
-    rootless: bool = False,
+    unprivileged: bool = False,
     which: tuple[Callable[[Subject, Say], None], ...] | None = None,
 ) -> None:
     """Raise ConfigError when the config has faults: one, or `Faults`.
 
+    unprivileged: for a runtime that is not root, not even of a user namespace.
     which: the checks to make, by default all of them.
     """
-    found = faults(config, rootless=rootless, which=which)
+    found = faults(config, unprivileged=unprivileged, which=which)
     if len(found) == 1:
         raise ConfigError(*found[0])
     if found:
@@ -91,12 +92,12 @@ def run(
 def faults(
     config: dict[str, Any],
     *,
-    rootless: bool = False,
+    unprivileged: bool = False,
     which: tuple[Callable[[Subject, Say], None], ...] | None = None,
 ) -> list[tuple[str, str]]:
     """Return (place, sentence) for every fault."""
     found: list[tuple[str, str]] = []
-    subject = Subject(config, rootless)
+    subject = Subject(config, unprivileged)
 
     def say(place: str, sentence: str) -> None:
         found.append((place, sentence))
@@ -287,7 +288,7 @@ def net_devices(subject: Subject, say: Say) -> None:
         return
     if "network" not in subject.spaces:
         say("linux.netDevices", "unable to move network devices without a NET namespace")
-    if subject.rootless:
+    if subject.unprivileged:
         say("linux.netDevices", "network devices are not supported for rootless containers")
     seen = set()
     for name, device in devices.items():
@@ -325,7 +326,7 @@ def mounts(subject: Subject, say: Say) -> None:
         options = mount.get("options") or ()
         if mount.get("type") != "bind" and "bind" not in options and "rbind" not in options:
             say(place, "id-mapped mounts are only supported for bind-mounts")
-        if subject.rootless:
+        if subject.unprivileged:
             say(place, "id-mapped mounts are not supported for rootless containers")
         _ranges(f"{place}.uidMappings", uids or [], say)
         _ranges(f"{place}.gidMappings", gids or [], say)
@@ -595,7 +596,7 @@ def intel_rdt(subject: Subject, say: Say) -> None:
 
 def rootless(subject: Subject, say: Say) -> None:
     """What a runtime without privileges cannot give."""
-    if not subject.rootless:
+    if not subject.unprivileged:
         return
     path = subject.spaces.get("user")
     uids, gids = subject.linux.get("uidMappings"), subject.linux.get("gidMappings")
@@ -606,11 +607,6 @@ def rootless(subject: Subject, say: Say) -> None:
             say("linux.uidMappings", "rootless containers requires at least one UID mapping")
         if not gids:
             say("linux.gidMappings", "rootless containers requires at least one GID mapping")
-    if (subject.process.get("user") or {}).get("additionalGids"):
-        say(
-            "process.user.additionalGids",
-            "cannot set any additional groups in a rootless container",
-        )
     for index, mount in enumerate(subject.config.get("mounts") or ()):
         for number, option in enumerate(mount.get("options") or ()):
             kind, _, value = option.partition("=")

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 
 class Wish:
-    """What the caller of `create` or `run` wants besides the config: the options of the verbs."""
+    """What the caller of `create` or `run` wants besides the config: the options of the verbs.
+
+    rootless: go without cgroups that are not ours to make.  unprivileged: the caller is not root,
+    not even of a user namespace, so that the container needs one of its own.
+    """
 
     def __init__(self, container_id: str, root: str, bundle: str) -> None:
         self.container_id = container_id
@@ -47,6 +51,7 @@ class Wish:
         self.no_new_keyring = False
         self.preserve_fds = 0
         self.rootless = False
+        self.unprivileged = os.geteuid() != 0
         self.seccomp_cache: str | None = None
         self.cgroup_driver = "fs"
         self.devices: list[str] = []
@@ -111,7 +116,7 @@ class Draft:
         )
 
     def _decide(self) -> None:
-        checks.run(self.config, rootless=self.wish.rootless)
+        checks.run(self.config, unprivileged=self.wish.unprivileged)
         self.rootfs = bundles.rootfs(self.config, self.bundle)
         self.linux = self.config.get("linux") or {}
         self.manager = self._manager()
@@ -131,8 +136,8 @@ class Draft:
     def _context(self) -> plan.Context:
         wish, manager = self.wish, self.manager
         context = plan.Context(self.config, wish.container_id, self.bundle, self.rootfs)
-        context.rootless = wish.rootless
-        context.host = Host(rootless=wish.rootless)
+        context.unprivileged = wish.unprivileged
+        context.host = Host(rootless=wish.rootless, unprivileged=wish.unprivileged)
         context.no_pivot = wish.no_pivot
         context.no_new_keyring = wish.no_new_keyring
         context.listen_fds = handover.listen_fds()
@@ -229,6 +234,10 @@ def _make(draft: Draft, undo: Undo) -> Made:
         )
     init.send_outside(outside)
     record["pid"] = init.cloned()
+    if "user" in draft.context.namespaces.joined and draft.linux.get("uidMappings"):
+        from ocirt import usermap
+
+        usermap.check(init.pid, draft.linux)
 
     inside = []
     for word, path in draft.context.attach_files:

@@ -67,6 +67,7 @@ class Wish:
         self.preserve_fds = 0
         self.detach = False
         self.rootless = False
+        self.unprivileged = os.geteuid() != 0
         self.seccomp_cache: str | None = None
 
 
@@ -195,8 +196,10 @@ class Draft:
     def _context(self) -> plan.Context:
         wish, record = self.wish, self.container.record
         context = plan.Context(self.config, wish.container_id, record["bundle"], record["rootfs"])
-        context.rootless = wish.rootless
-        context.host = Host(rootless=wish.rootless)
+        context.unprivileged = wish.unprivileged
+        context.host = Host(rootless=wish.rootless, unprivileged=wish.unprivileged)
+        if "user" in self.spaces:  # what its maker left it, which no config tells
+            context.host.setgroups = procfs.read_at(self.proc, "setgroups").decode().strip()
         context.no_new_keyring = record.get("no_new_keyring", False)
         context.preserve_fds = wish.preserve_fds
         context.gate = False

@@ -85,7 +85,7 @@ def _check(resources: dict[str, Any]) -> None:
     from ocirt import checks
 
     faults: list[tuple[str, str]] = []
-    subject = checks.Subject({"linux": {"resources": resources}}, rootless=False)
+    subject = checks.Subject({"linux": {"resources": resources}}, unprivileged=False)
     checks.resources(subject, lambda *fault: faults.append(fault))
     if faults:
         raise checks.Faults(faults)

@@ -74,7 +74,10 @@ class Manager:
         raise NotImplementedError
 
     def mounts(self, dest: str, private_ns: bool) -> list[Mount]:
-        """Return what a mount of type `cgroup` at `dest` consists of; "try" as in a plan."""
+        """Return what a mount of type `cgroup` at `dest` consists of; "try" as in a plan.
+
+        The data "ro" of a bind makes it read-only, whatever the config says.
+        """
         raise NotImplementedError
 
     def writes(self, resources: dict[str, Any]) -> list[Write]:

@@ -99,8 +99,11 @@ class V2(fs.Manager):
     def mounts(self, dest: str, private_ns: bool) -> list[fs.Mount]:
         """Return a cgroup2 mount, and what to do where a user namespace may not have it.
 
-        With a cgroup namespace the mount is rooted at the container's cgroup by itself.
+        With a cgroup namespace the mount is rooted at the container's cgroup by itself.  What
+        shows cgroups that are not the container's is read-only for users: theirs could be
+        written from inside (CVE-2023-25809).
         """
+        read_only = "ro" if self.rootless and not (private_ns and self.directory) else ""
         if private_ns:
             data, instead = "", self.directory or self.root
         else:
@@ -110,7 +113,7 @@ class V2(fs.Manager):
         return [
             ("try", "", "", ""),
             ("cgroup2", "cgroup", dest, data),
-            ("bind", instead, dest, ""),
+            ("bind", instead, dest, read_only),
         ]
 
     # --- limits

@@ -31,7 +31,7 @@ OPTIONS = ()
 
 # Annotations of a config that change what the runtime does; a dot at the end makes a prefix.
 # Whoever reads one from a config names it here.
-UNSAFE_ANNOTATIONS: tuple[str, ...] = ()
+UNSAFE_ANNOTATIONS: tuple[str, ...] = (identity.KEEP_GROUPS,)
 
 
 def run(arguments: Arguments, settings: Settings) -> int:

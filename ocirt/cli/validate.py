@@ -42,7 +42,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     found = misshapen(document)
     if not found:
         shape.check(document)  # takes out what is null
-        found = checks.faults(document, rootless=settings.rootless)
+        found = checks.faults(document, unprivileged=os.geteuid() != 0)
     if not found:
         found = undoable(directory, arguments.config, settings)
     for place, sentence in found:

@@ -203,11 +203,11 @@ int op_mount(struct init *in, const struct op *op)
 
 /* --- bind */
 
-static int set_attributes(int fd, uint64_t set, uint64_t clear)
+static int set_attributes(int fd, uint64_t set, uint64_t clear, unsigned flags)
 {
 	struct mount_attr_ attr = { .set = set, .clear = clear };
 
-	return set | clear ? sys_mount_setattr(fd, 0, &attr) : 0;
+	return set | clear ? sys_mount_setattr(fd, flags, &attr) : 0;
 }
 
 /* Whoever shares a directory with the container may have swapped dest for another one while it
@@ -237,7 +237,8 @@ static int bind_tree(struct init *in, int tree, const struct op *op)
 	unsigned how = (unsigned)op->arg[6].i;
 	owned_fd fd = -1;
 	struct statx_ st;
-	int r = set_attributes(tree, (uint64_t)op->arg[4].i, (uint64_t)op->arg[5].i);
+	int r = set_attributes(tree, (uint64_t)op->arg[4].i, (uint64_t)op->arg[5].i,
+			       how & HOW_ALL_OF_IT ? AT_RECURSIVE : 0);
 
 	if (r == 0)
 		r = sys_statx(tree, &st);
@@ -373,7 +374,7 @@ int op_readonly(struct init *in, const struct op *op)
 	tree = sys_open_tree(fd, "", TREE_CLONE | AT_RECURSIVE | EMPTY_PATH);
 	if (tree < 0)
 		return tree;
-	r = set_attributes(tree, ATTR_RDONLY, 0);
+	r = set_attributes(tree, ATTR_RDONLY, 0, 0);
 	return r < 0 ? r : sys_move_mount(tree, fd);
 }
 

@@ -22,6 +22,7 @@
 #define HOW_VERIFY_PROC 16
 #define HOW_VERIFY_SYS 32
 #define HOW_IN_PROC 64
+#define HOW_ALL_OF_IT 128
 #define ROOT_PIVOT 0
 #define ROOT_MOVE 1
 #define ROOT_CHROOT 2

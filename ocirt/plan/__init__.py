@@ -43,6 +43,7 @@ def _no_cgroup(dest: str, private: bool) -> list[tuple[str, str, str, str]]:
 class Context:
     """What the plan depends on besides config.json: the caller's options and the host's facts.
 
+    unprivileged    whether the runtime is not root, not even of a user namespace
     attach_files    [(word, path)]: cgroup files that the child attaches itself by (cgroup v1)
     cgroup_word     "cgroup" when the child is cloned into its cgroup (v2), else ""
     cgroup_program  instructions of the device program (v2), or None
@@ -63,7 +64,7 @@ class Context:
         uids = linux.get("uidMappings") or ()
         # A joined user namespace is taken to have a root; the kernel says so if it has none.
         self.maps_root = not uids or namespaces.maps_zero(uids)
-        self.rootless = False
+        self.unprivileged = False
         self.no_pivot = False
         self.no_new_keyring = False
         self.preserve_fds = 0
@@ -80,6 +81,10 @@ class Context:
         self.cgroup_mounts: Callable[[str, bool], list[tuple[str, str, str, str]]] = _no_cgroup
         self.node_sources: dict[str, str] = {}
         self.slots: dict[str, int] = {}
+
+    def in_user_namespace(self) -> bool:
+        """Whether the container is in one, be it that the runtime is (Podman, rootlesskit)."""
+        return self.namespaces.has("user") or self.host.in_user_namespace()
 
     def new_slot(self, word: str) -> int:
         """Give a tree that stage 0 opens the next number."""

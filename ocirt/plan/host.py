@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 class Host:
     """The machine that a plan is compiled for; each fact is looked up at most once."""
 
-    __slots__ = ("_facts", "root", "rootless")
+    __slots__ = ("_facts", "group", "root", "rootless", "setgroups", "unprivileged")
 
-    def __init__(self, root: str = "/", rootless: bool = False) -> None:
+    def __init__(self, root: str = "/", rootless: bool = False, unprivileged: bool = False) -> None:
         self.root = root
         self.rootless = rootless
+        self.unprivileged = unprivileged
+        self.group = os.getegid()
+        self.setgroups = ""  # of the container's user namespace, where that is known already
         self._facts: dict[str, Any] = {}
 
     def _read(self, path: str) -> str:
@@ -62,9 +65,22 @@ class Host:
         """Whether SELinux is on: a disabled one has no selinuxfs, or none that tells its mode."""
         return self._read("sys/fs/selinux/enforce") != ""
 
-    def may_set_groups(self) -> bool:
-        """Whether setgroups(2) can work: a user namespace may have it denied for good."""
-        return not self.rootless and self._read("proc/self/setgroups").strip() != "deny"
+    def denies_groups(self, namespace: str | None) -> bool:
+        """Whether a user namespace has setgroups(2) denied, which is for good.
+
+        namespace: None for the runtime's own, else a path such as /proc/PID/ns/user; of one that
+        is bound elsewhere nothing can be read, and the kernel will say so.
+        """
+        if self.setgroups:
+            return self.setgroups == "deny"
+        found = self._read("proc/self/setgroups").strip()
+        if namespace and found != "deny" and namespace.endswith("/ns/user"):
+            found = self._read(namespace.removesuffix("ns/user").lstrip("/") + "setgroups").strip()
+        return found == "deny"
+
+    def in_user_namespace(self) -> bool:
+        """Whether the runtime is in a user namespace other than the first."""
+        return self._read("proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"])
 
     def is_own_namespace(self, name: str, path: str) -> bool:
         """Whether `path` is the runtime's own namespace; `name` as below /proc/self/ns."""

@@ -13,6 +13,7 @@ from _struct import Struct, pack
 
 from ocirt.errors import At, ConfigError
 from ocirt.plan import seccomp as filters
+from ocirt.plan.namespaces import own_group_only
 from ocirt.plan.ops import APPARMOR, SELINUX, Op
 
 TYPE_CHECKING = False
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.plan.host import Host
+
+# An annotation by the name that crun gave it, and that engines and sites use.
+KEEP_GROUPS = "run.oci.keep_original_groups"
 
 # linux/capability.h; the number of a capability is its place
 CAPABILITIES = (
@@ -341,10 +345,38 @@ def capability_sets(config: dict[str, Any], host: Host) -> tuple[dict[str, int] 
 
 def warnings(config: dict[str, Any], host: Host) -> list[str]:
     """Word what is left out and yet no reason to refuse the container."""
+    found = []
     _, ignored = capability_sets(config, host)
-    if not ignored:
-        return []
-    return [f"ignoring unavailable capabilities: [{' '.join(ignored)}]"]
+    if ignored:
+        found.append(f"ignoring unavailable capabilities: [{' '.join(ignored)}]")
+    if ((config.get("process") or {}).get("user") or {}).get("additionalGids"):
+        reason = why_groups_stay(config, host)
+        if reason:
+            found.append(f"process.user.additionalGids: left out: {reason}")
+    return found
+
+
+def keeps_groups(config: dict[str, Any]) -> bool:
+    """Whether the config wants the groups of whoever calls the runtime.
+
+    On clusters they give access to shared file systems and devices.  The container sees them as
+    nobody's, the files still let it in.
+    """
+    return (config.get("annotations") or {}).get(KEEP_GROUPS) == "1"
+
+
+def why_groups_stay(config: dict[str, Any], host: Host) -> str:
+    """Return why the program has the groups of whoever calls the runtime; "": it has its own."""
+    if keeps_groups(config):
+        return f"{KEEP_GROUPS} keeps the caller's groups"
+    linux = config.get("linux") or {}
+    spaces = {space["type"]: space.get("path") for space in linux.get("namespaces") or ()}
+    if host.denies_groups(spaces.get("user")):
+        return "the user namespace denies setgroups(2)"
+    new = "user" in spaces and not spaces["user"]
+    if new and host.unprivileged and own_group_only(linux.get("gidMappings") or [], host.group):
+        return "a user namespace with the caller's group alone denies setgroups(2)"
+    return ""
 
 
 def _names(mask: int) -> str:
@@ -369,11 +401,14 @@ def become(config: dict[str, Any], host: Host) -> list[Op]:
     user = (config.get("process") or {}).get("user") or {}
     uid, gid = user.get("uid") or 0, user.get("gid") or 0
     groups = user.get("additionalGids") or ()
-    if groups and host.rootless:
-        raise ConfigError(
-            "process.user.additionalGids",
-            "cannot set any additional groups in a rootless container",
-        )
+    settable = not why_groups_stay(config, host)
+    if groups and not settable:
+        if host.unprivileged and not keeps_groups(config):
+            raise ConfigError(
+                "process.user.additionalGids",
+                "cannot set any additional groups in a rootless container",
+            )
+        groups = ()
     umask = user.get("umask")
     umask = 0o22 if umask is None else umask
     also = f" groups {','.join(map(str, groups))}" if groups else ""
@@ -384,7 +419,7 @@ def become(config: dict[str, Any], host: Host) -> list[Op]:
         # The kernel clears the effective set here; `capabilities` sets it again.
         Op(
             "identity",
-            (uid, gid, pack(f"={len(groups)}I", *groups), int(host.may_set_groups())),
+            (uid, gid, pack(f"={len(groups)}I", *groups), int(settable)),
             "process.user",
             f"{uid}:{gid}{also}",
         ),

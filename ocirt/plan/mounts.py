@@ -17,6 +17,7 @@ from ocirt.kernel import consts as k
 from ocirt.plan import mountopts
 from ocirt.plan.namespaces import id_map
 from ocirt.plan.ops import (
+    ALL_OF_IT,
     COPY_UP,
     IN_PROC,
     MAKE_DIR,
@@ -42,6 +43,17 @@ IN_PROC_ALLOWED = frozenset({
 })  # fmt: skip
 
 
+# What a user namespace may not mount anew unless it owns that other namespace (EPERM).  The host's
+# own stands in, where that is the one the container is in; of sysfs in any case, wholly read-only:
+# nothing in it but the network's part belongs to a namespace, and cgroups are mounted below.
+INSTEAD = {
+    # type     the host's     owner of its view    attributes, how
+    "mqueue": ("/dev/mqueue", "ipc",               0, 0),
+    "proc":   ("/proc",       "pid",               0, NO_LINKS | VERIFY_PROC),
+    "sysfs":  ("/sys",        "network",           k.MOUNT_ATTR_RDONLY, ALL_OF_IT),
+}  # fmt: skip
+
+
 def _destination(mount: dict[str, Any]) -> str:
     """Return the destination as an absolute, lexically clean path; the root itself is refused."""
     path: str = mount["destination"]
@@ -56,7 +68,7 @@ def _destination(mount: dict[str, Any]) -> str:
 def trees(config: dict[str, Any], context: Context) -> list[Op]:
     """Open, outside, the bind sources that the inside could not open or could not map ids on."""
     spaces = context.namespaces
-    if spaces.has("user") and not context.rootless:
+    if spaces.has("user") and not context.unprivileged:
         hidden = _hidden_from_others
     elif any(mount.get("uidMappings") or _idmapped(mount) for mount in config.get("mounts") or ()):
         hidden = _never
@@ -68,7 +80,8 @@ def trees(config: dict[str, Any], context: Context) -> list[Op]:
         with At(where):
             options = mountopts.parse(mount.get("options") or [])
             mapped = options.idmap is not None or mount.get("uidMappings")
-            if options.bind is None and mount.get("type") != "bind":
+            binds = options.bind is not None or mount.get("type") == "bind"
+            if not binds or options.flags & k.MS_REMOUNT:
                 if mapped:
                     raise ConfigError("id mappings need a bind mount")
                 continue
@@ -151,6 +164,9 @@ def _one(
     dest = _destination(mount)
     options = mountopts.parse(mount.get("options") or [])
     if options.flags & k.MS_REMOUNT:
+        if options.bind is not None and context.in_user_namespace():
+            # mount(2) would take away what is not named, which the kernel locks there (EPERM).
+            return [Op("set_attr", (dest, options.set, options.clear, 0, 0), where, dest)]
         return [
             Op("remount", (dest, options.flags | _bind_flag(options), options.data), where, dest)
         ]
@@ -224,11 +240,15 @@ def _file_system(
         flags &= ~k.MS_RDONLY  # nodes are still to come; see `seal`
     source = mount.get("source") or kind
     op = Op("mount", (kind, source, dest, flags, data, how), where, f"{kind} on {dest}")
-    if kind == "sysfs" and context.namespaces.has("user"):
-        # The kernel gives a new sysfs only to the owner of the network namespace, and only where
-        # the host's is wholly visible.  The host's own, read-only, is what is left then.
-        args = ("/sys", "", dest, 1, options.set | k.MOUNT_ATTR_RDONLY, options.clear, MAKE_DIR)
-        return [Op("try", (), where, ""), op, Op("bind", args, where, f"/sys on {dest}")]
+    if (
+        kind in INSTEAD
+        and context.in_user_namespace()
+        and (kind == "sysfs" or not context.namespaces.has(INSTEAD[kind][1]))
+    ):
+        host, _, attributes, how = INSTEAD[kind]
+        clear = options.clear & ~attributes
+        args = (host, "", dest, 1, options.set | attributes, clear, how | MAKE_DIR)
+        return [Op("try", (), where, ""), op, Op("bind", args, where, f"{host} on {dest}")]
     return [op]
 
 
@@ -242,7 +262,7 @@ def _cgroup(dest: str, options: Options, where: str, context: Context) -> list[O
     attributes = options.set & ~k.MOUNT_ATTR_RDONLY
     for kind, source, target, data in steps:
         if kind == "bind":
-            attr = attributes | (k.MOUNT_ATTR_RDONLY if read_only else 0)
+            attr = attributes | (k.MOUNT_ATTR_RDONLY if read_only or data == "ro" else 0)
             args = (source, "", target, 1, attr, options.clear & ~attr, MAKE_DIR)
             ops.append(Op("bind", args, where, f"{source} on {target}"))
         elif kind == "symlink":

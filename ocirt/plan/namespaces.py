@@ -145,6 +145,15 @@ def id_map(mappings: list[dict[str, int]], where: str) -> str:
     return "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
 
 
+def own_group_only(gids: list[dict[str, int]], group: int) -> bool:
+    """Whether `group`, the caller's own, is all that is mapped.
+
+    Such a map an unprivileged caller may write, once setgroups(2) is denied for good: by dropping
+    a group a process could get at what that group is refused.  user_namespaces(7).
+    """
+    return len(gids) == 1 and gids[0]["size"] == 1 and gids[0]["hostID"] == group
+
+
 def maps_zero(mappings: list[dict[str, int]]) -> bool:
     """Whether id 0 exists in a namespace with these mappings (the spec reads size 0 as nothing)."""
     return any(m["containerID"] == 0 and m["size"] > 0 for m in mappings)

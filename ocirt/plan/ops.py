@@ -135,6 +135,7 @@ COPY_UP = 8  # mount of tmpfs: start with a copy of what the destination holds
 VERIFY_PROC = 16  # afterwards the destination must be the root of a procfs
 VERIFY_SYS = 32  # afterwards the destination must be a sysfs
 IN_PROC = 64  # the destination may lie on a procfs; without it that is refused
+ALL_OF_IT = 128  # bind: the attributes are for every mount of the tree, not the top alone
 
 # `how` of pivot
 PIVOT, MOVE, CHROOT = 0, 1, 2
@@ -217,7 +218,7 @@ def header() -> str:
             "FAIL ASK CLONED FD WARN DONE ASK_MAPS ASK_HOOKS ASK_READY ASK_SECCOMP ASK_NETWORK "
             "FD_CONSOLE FD_ROUTE",
         ),
-        ("HOW_", "MAKE_DIR MAKE_FILE NO_LINKS COPY_UP VERIFY_PROC VERIFY_SYS IN_PROC"),
+        ("HOW_", "MAKE_DIR MAKE_FILE NO_LINKS COPY_UP VERIFY_PROC VERIFY_SYS IN_PROC ALL_OF_IT"),
         ("ROOT_", "PIVOT MOVE CHROOT"),
         ("LSM_", "APPARMOR SELINUX"),
     )

@@ -237,7 +237,7 @@ def test_network_devices_need_a_namespace_and_names_the_kernel_takes():
         config = engine()
         config["linux"]["netDevices"] = devices
         found = []
-        subject = checks.Subject(config, options.get("rootless", False))
+        subject = checks.Subject(config, options.get("unprivileged", False))
         checks.net_devices(subject, lambda *fault: found.append(": ".join(fault)))
         return found
 
@@ -252,7 +252,7 @@ def test_network_devices_need_a_namespace_and_names_the_kernel_takes():
     assert said({"eth0": {"name": "a/b"}}) == [
         'linux.netDevices.eth0.name: invalid network device name "a/b"'
     ]
-    assert said({"eth0": {}}, rootless=True) == [
+    assert said({"eth0": {}}, unprivileged=True) == [
         "linux.netDevices: network devices are not supported for rootless containers"
     ]
 
@@ -271,8 +271,6 @@ ROOTLESS = [
      "linux.uidMappings: rootless containers requires at least one UID mapping"),
     (user(**{"process.user": {}, "linux.gidMappings": []}),
      "linux.gidMappings: rootless containers requires at least one GID mapping"),
-    (user(),
-     "process.user.additionalGids: cannot set any additional groups in a rootless container"),
     (user(**{"process.user": {}, "mounts": [{"destination": "/t", "type": "tmpfs",
                                              "options": ["mode=1", "gid=70000"]}]}),
      "mounts[0].options[1]: cannot specify gid=70000 mount option for rootless container"),
@@ -281,12 +279,12 @@ ROOTLESS = [
 
 @pytest.mark.parametrize(("changes", "fault"), ROOTLESS)
 def test_without_privileges(changes, fault):
-    assert fault in faults(changes, rootless=True)
+    assert fault in faults(changes, unprivileged=True)
 
 
 def test_a_rootless_config_as_engines_write_it_has_no_fault():
     mounts = [{"destination": "/t", "type": "tmpfs", "options": ["uid=0", "gid=5", "gid=x"]}]
-    assert faults(user(**{"process.user": {}, "mounts": mounts}), rootless=True) == []
+    assert faults(user(**{"process.user": {}, "mounts": mounts}), unprivileged=True) == []
 
 
 def test_all_faults_come_at_once_on_the_one_line_that_callers_expect():
@@ -314,8 +312,8 @@ def test_one_fault_is_a_plain_error():
 @given(valid())
 def test_any_config_of_the_right_shape_can_be_checked(config):
     shape.check(config)
-    for rootless in (False, True):
-        for place, sentence in checks.faults(config, rootless=rootless):
+    for unprivileged in (False, True):
+        for place, sentence in checks.faults(config, unprivileged=unprivileged):
             assert place
             assert sentence
             assert "does not exist" not in sentence

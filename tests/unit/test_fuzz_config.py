@@ -41,8 +41,8 @@ def read(text):
     except Error as error:
         found = [str(error)]
     else:
-        rootless = len(text) % 2 == 0
-        found = [": ".join(fault) for fault in checks.faults(config, rootless=rootless)]
+        unprivileged = len(text) % 2 == 0
+        found = [": ".join(fault) for fault in checks.faults(config, unprivileged=unprivileged)]
     for sentence in found:
         assert sentence
         assert "does not exist" not in sentence

@@ -77,6 +77,60 @@ def test_every_plan_can_be_written_down(name: str, machine: Host) -> None:
         assert (magic, index, count, size) == (ops.MAGIC, first, len(part), len(data) - 16)
 
 
+HOSTS_OWN = [
+    # type, namespaces, what may stand in
+    ("sysfs", ["user"], "/sys"),
+    ("sysfs", ["user", "network"], "/sys"),
+    ("sysfs", [], None),
+    ("proc", ["user"], "/proc"),
+    ("proc", ["user", "pid"], None),
+    ("mqueue", ["user"], "/dev/mqueue"),
+    ("mqueue", ["user", "ipc"], None),
+    ("tmpfs", ["user"], None),
+]
+
+
+@pytest.mark.parametrize(("kind", "spaces", "stands_in"), HOSTS_OWN)
+def test_the_hosts_own_stands_in_for_what_a_user_namespace_may_not_mount(
+    kind: str, spaces: list[str], stands_in: str | None, machine: Host
+) -> None:
+    destination = {"proc": "/proc", "sysfs": "/sys"}.get(kind, "/there")
+    linux = {
+        "namespaces": [{"type": one} for one in ["mount", *spaces]],
+        "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
+    }
+    config = config_with(mounts=[{"destination": destination, "type": kind}], linux=linux)
+    compiled = plan.compile(config, context_of(config, machine))
+    index = next(i for i, op in enumerate(compiled) if op.name == "mount")
+    assert (compiled[index - 1].name == "try") == (stands_in is not None)
+    after = compiled[index + 1]
+    if stands_in:
+        assert (after.name, after.args[0]) == ("bind", stands_in)
+        # Below /sys are the cgroups of the host: none of it may be written.
+        whole = bool(after.args[6] & ops.ALL_OF_IT) and after.args[4] == 1
+        assert whole == (kind == "sysfs")
+    elif kind == "sysfs":
+        assert after.name != "bind"
+
+
+def test_a_runtime_in_a_user_namespace_puts_its_containers_into_it(
+    tmp_path: Path, machine: Host
+) -> None:
+    (tmp_path / "proc/self/uid_map").write_text("0 1000 1\n1 100000 65536\n")
+    config = config_with(mounts=[{"destination": "/sys", "type": "sysfs"}])
+    compiled = plan.compile(config, context_of(config, machine))
+    assert [op.name for op in compiled if op.where == "mounts[0]"] == ["try", "mount", "bind"]
+
+
+def test_a_bind_is_remounted_without_taking_locked_flags_away(machine: Host) -> None:
+    mounts = [{"destination": "/there", "options": ["remount", "bind", "ro", "exec"]}]
+    for spaces, name in (["user"], "set_attr"), ([], "remount"):
+        linux = {"namespaces": [{"type": one} for one in ["mount", *spaces]]}
+        config = config_with(mounts=mounts, linux=linux)
+        compiled = plan.compile(config, context_of(config, machine))
+        assert [op.name for op in compiled if op.where == "mounts[0]"] == [name]
+
+
 @pytest.mark.parametrize(
     ("mount", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -18,7 +19,7 @@ ALL = (1 << 41) - 1
 def on(tmp_path):
     """Run a stage on a machine that has these files."""
 
-    def run(stage, config, rootless=False, files=()):
+    def run(stage, config, files=(), **options):
         defaults = {
             "proc/self/status": f"Name:\tx\nCapBnd:\t{ALL:016x}\nCapAmb:\t0\n",
             "proc/sys/kernel/cap_last_cap": "40\n",
@@ -28,7 +29,7 @@ def on(tmp_path):
             file = tmp_path / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
-        return stage(config, Host(str(tmp_path), rootless))
+        return stage(config, Host(str(tmp_path), **options))
 
     return run
 
@@ -139,16 +140,75 @@ def test_the_stdio_changes_hands_before_root_is_gone(on):
     assert names == ["umask", "stdio", "identity", "capabilities"]
 
 
-def test_groups_are_left_alone_where_they_cannot_be_set(on):
-    denied = {"proc/self/setgroups": "deny\n"}
-    assert by_name(on(identity.become, {"process": {}}, files=denied))["identity"][3] == 0
-    assert by_name(on(identity.become, {"process": {}}, rootless=True))["identity"][3] == 0
-    config = {"process": {"user": {"additionalGids": [1]}}}
+# --- groups
+
+
+DENIED = {"proc/self/setgroups": "deny\n"}
+OWN = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+MORE = [*OWN, {"containerID": 1, "hostID": 100000, "size": 9}]
+
+
+def groups(path=None, gids=(), extra=(1,), **annotations):
+    """A config with additional groups, in a user namespace: joined, or with these mappings."""
+    space = {"type": "user", "path": path} if path else {"type": "user"}
+    return {
+        "process": {"user": {"additionalGids": list(extra)}},
+        "linux": {"namespaces": [space] if path or gids else [], "gidMappings": list(gids)},
+        "annotations": annotations,
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "files"),
+    [
+        (groups(extra=()), {}, DENIED),
+        (groups(gids=OWN, extra=()), {"unprivileged": True}, {}),
+        (groups(), {}, DENIED),  # runc passes over them, too
+        (groups(gids=MORE), {}, DENIED),
+        (groups("/proc/7/ns/user"), {}, {"proc/7/setgroups": "deny\n"}),
+        (groups(**{identity.KEEP_GROUPS: "1"}), {}, {}),
+        (groups(gids=OWN, **{identity.KEEP_GROUPS: "1"}), {"unprivileged": True}, {}),
+    ],
+)
+def test_groups_are_left_alone_where_they_cannot_be_set_or_shall_stay(on, config, options, files):
+    assert by_name(on(identity.become, config, files, **options))["identity"][2:] == (b"", 0)
+    warned = on(identity.warnings, config, files, **options)
+    wanted = config["process"]["user"]["additionalGids"]
+    assert [text.partition(": left")[0] for text in warned] == (
+        ["process.user.additionalGids"] if wanted else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "files"),
+    [
+        (groups(), {}, {}),
+        (groups(gids=OWN), {}, {}),
+        (groups(gids=MORE), {"unprivileged": True}, {}),
+        (groups("/proc/7/ns/user"), {"unprivileged": True}, {"proc/7/setgroups": "allow\n"}),
+        (groups("/run/spaces/user"), {}, {}),
+        (groups(**{identity.KEEP_GROUPS: "0"}), {}, {}),
+    ],
+)
+def test_groups_are_set_where_they_can_be(on, config, options, files):
+    ops = by_name(on(identity.become, config, files, **options))
+    assert ops["identity"][2:] == (struct.pack("=I", 1), 1)
+    assert on(identity.warnings, config, files, **options) == []
+
+
+@pytest.mark.parametrize(("gids", "files"), [(OWN, {}), (MORE, DENIED)])
+def test_an_unprivileged_caller_is_refused_groups_that_cannot_be_set(on, gids, files):
     with pytest.raises(ConfigError) as error:
-        on(identity.become, config, rootless=True)
+        on(identity.become, groups(gids=gids), files, unprivileged=True)
     assert str(error.value) == (
         "process.user.additionalGids: cannot set any additional groups in a rootless container"
     )
+
+
+def test_what_is_known_of_the_containers_namespace_comes_first(tmp_path):
+    host = Host(str(tmp_path))
+    host.setgroups = "deny"
+    assert host.denies_groups(None)
 
 
 # --- security modules
@@ -429,6 +489,7 @@ def test_the_facts_of_this_machine_can_be_read():
     assert machine.known() >= machine.bounding()
     assert machine.apparmor() in (True, False)
     assert machine.selinux() in (True, False)
-    assert machine.may_set_groups() in (True, False)
+    assert machine.denies_groups(None) == machine.denies_groups("/proc/self/ns/user")
+    assert machine.in_user_namespace() in (True, False)
     assert machine.is_own_namespace("net", "/proc/self/ns/net")
     assert not machine.is_own_namespace("net", "/proc/self/ns/uts")
