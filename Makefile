@@ -28,6 +28,11 @@ conformance: ## run a ready-built OCI runtime-tools suite: SUITE=DIR
 	@test -n "$(SUITE)" || { echo "SUITE=DIR names the folder of the built suite" >&2; exit 1; }
 	$(BIN)/python conformance/runtime_tools.py $(SUITE) --runtime $(RUNTIME)
 
+engines: ## the engine tests with ocirt and runc, here and on cgroup v2, into docs/engines.md: RESULTS=DIR
+	@test -n "$(RESULTS)" || { echo "RESULTS=DIR names a folder to keep results in" >&2; exit 1; }
+	$(BIN)/python conformance/engines.py $(RESULTS) --runtime $(RUNTIME) --runtime runc \
+		$(or $(ARGS),--here --tree --vm) --output docs/engines.md --check
+
 bench: bytecode ## race against runc and crun; ARGS=--quick
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/lifecycle.py $(ARGS)
 
@@ -71,5 +76,5 @@ clean: ## remove what builds and tests left
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration conformance bench init fuzz launcher deb ops.h shape \
+.PHONY: help setup test check unit integration conformance engines bench init fuzz launcher deb ops.h shape \
 	bytecode share example format clean

@@ -9,7 +9,8 @@ alone, every capability, AppArmor, and soft-RoCE with --rdma.
 
 Inside, `/` is this machine's, read-only; /etc, /home, /opt, /srv, /tmp, /usr and /var are
 overlays, /run and /mnt are tmpfs, and what is written there is lost.  The shared directory
-keeps its path and may be written.  Container engines want their data on /mnt.
+keeps its path and may be written.  Container engines want their data on /mnt.  What many
+programs read, such as Python's own library, is read ten times as fast as a --copy in memory.
 
 Output is passed on as it comes, the exit status is that of the command, 124 after
 --timeout, 125 when the machine did not come up, 3 when something is not installed.  It
@@ -43,6 +44,20 @@ NEEDS = (
 # Debian's kernel has these as modules, and nothing inside loads them by itself.
 MODULES = ("overlay", "veth", "bridge", "fuse", "tun", "dummy", "loop")
 
+# An emulated processor need not be protected from itself, which costs it much of its speed.
+KERNEL = "mitigations=off"
+
+# The host's files are not cached inside, so each program is read anew whenever it is run.
+COPY = """\
+mkdir -p /mnt/.copy/{number}
+tar -xf {archive} -C /mnt/.copy/{number}
+mount --bind /mnt/.copy/{number}/{name} {path}
+"""
+NOT_COPIED = (
+    ".git", "site-packages", "dist-packages", "python3*/test", "python3*/config-*",
+    "*.opt-[12].pyc",
+)  # fmt: skip
+
 RDMA = """\
 modprobe -a rdma_rxe ib_uverbs rdma_ucm ib_umad dummy
 ip link add dummy0 type dummy
@@ -58,7 +73,7 @@ exec > {share}/.vm/out 2>&1 < /dev/null
 export HOME=/root PATH={path}
 mount -t tmpfs tmpfs /mnt
 modprobe -a {modules} 2> /dev/null
-{setup}ip link set lo up
+{copies}{setup}ip link set lo up
 cd {cwd}
 {command}
 echo $? > {share}/.vm/status.new
@@ -97,12 +112,14 @@ def boot(options: argparse.Namespace, share: Path) -> int:
         (private / name).unlink(missing_ok=True)
     out = private / "out"
     out.write_text("")
+    copies = [copy(private, number, path) for number, path in enumerate(options.copy)]
     script = private / "script"
     script.write_text(
         SCRIPT.format(
             share=shlex.quote(str(share)),
             path=shlex.quote(options.path),
             modules=" ".join((*MODULES, *options.module)),
+            copies="".join(copies),
             setup=RDMA if options.rdma else "",
             cwd=shlex.quote(options.cwd),
             command=shlex.join(options.command),
@@ -112,7 +129,7 @@ def boot(options: argparse.Namespace, share: Path) -> int:
         options.vng, "--run", str(options.kernel), "--memory", options.memory,
         "--cpus", str(options.cpus), "--user", "root", "--rwdir", str(share),
         *(("--disable-kvm",) if not options.kvm else ()),
-        *(("--append", options.append) if options.append else ()),
+        "--append", f"{KERNEL} {options.append}".strip(),
         "--exec", f"bash {shlex.quote(str(script))}",
     ]  # fmt: skip
     # virtme-ng finds its own helpers beside itself, and insists on a terminal.
@@ -154,6 +171,18 @@ def boot(options: argparse.Namespace, share: Path) -> int:
         return 125
 
 
+def copy(private: Path, number: int, path: Path) -> str:
+    """Pack a file or a directory; return the lines that lay its copy over it, inside."""
+    path = path.resolve()
+    archive = private / f"copy{number}.tar"
+    left_out = [f"--exclude={name}" for name in NOT_COPIED]
+    subprocess.run(
+        ["tar", "-C", str(path.parent), *left_out, "-cf", str(archive), path.name], check=True
+    )
+    name, whole, packed = (shlex.quote(str(item)) for item in (path.name, path, archive))
+    return COPY.format(number=number, name=name, path=whole, archive=packed)
+
+
 def drain(master: int, path: Path) -> None:
     """Copy the console into a file until it closes."""
     with path.open("wb") as log:
@@ -188,6 +217,8 @@ def main() -> int:
     parser.add_argument("--append", default="", metavar="ARGS", help="for the kernel command line")
     parser.add_argument("--module", action="append", default=[], metavar="NAME", help="load it too")
     parser.add_argument("--rdma", action="store_true", help="make a soft-RoCE device")
+    parser.add_argument("--copy", action="append", default=[], type=Path, metavar="PATH",
+                        help="lay a copy in memory over it")  # fmt: skip
     parser.add_argument("--cwd", default=os.getcwd(), metavar="DIR")
     parser.add_argument("--path", default=os.environ.get("PATH", os.defpath), help="PATH inside")
     parser.add_argument(
