@@ -10,7 +10,14 @@ import os
 from ocirt import cgroup as groups
 from ocirt import state
 from ocirt.document import around_pid
-from ocirt.errors import Error, HookError, NotFound, NotRunning, StateError
+from ocirt.errors import (
+    ConfigError,
+    HookError,
+    KernelError,
+    NotFound,
+    NotRunning,
+    StateError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +48,9 @@ def poststop(container: Container, hooks: list[dict[str, Any]]) -> list[HookErro
     return lifecycle.run_all(hooks, "poststop", text, container.record["bundle"])
 
 
-def start(container: Container) -> None:
+def start(root: str, container_id: str) -> None:
     """Open the gate, wait until the program has taken over, then run the poststart hooks."""
-    container.lock()
+    container = locked(root, container_id)
     status = container.status()
     if status == state.STOPPED:
         raise StateError("cannot start a container that has stopped")
@@ -52,7 +59,7 @@ def start(container: Container) -> None:
     if status != state.CREATED:
         raise StateError(f"cannot start a container in the {status} state")
     try:
-        gate = os.open(container.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        gate = container.open_gate()
     except OSError:  # ENXIO: nobody reads, the init is gone
         raise StateError("cannot start a container that has stopped") from None
     os.write(gate, b"\0")
@@ -166,13 +173,15 @@ def processes(container: Container) -> list[int]:
 
 
 def locked(root: str, container_id: str) -> Container:
-    """Return a container that no other verb changes until this process ends."""
-    container = state.load(root, container_id)
-    try:
-        container.lock()
-    except FileNotFoundError:  # deleted meanwhile
-        raise NotFound from None
-    return _reload(container, root)  # what it was before the lock may be long past
+    """Return a container that no other verb changes until this process ends.
+
+    One that is still being made is returned as it is: a verb refuses it, and does not wait for
+    what its hooks are doing.
+    """
+    container = state.load_own(root, container_id)
+    if container.status() == state.CREATING:
+        return container
+    return _lock(container, root)
 
 
 def delete(root: str, container_id: str, force: bool) -> list[HookError]:
@@ -181,36 +190,43 @@ def delete(root: str, container_id: str, force: bool) -> list[HookError]:
     Needs neither bundle nor rootfs.  What a killed verb left half-made is removed as well.
     """
     try:
-        container = state.load(root, container_id)
+        container = state.load_own(root, container_id)
+        if not force and container.status() == state.CREATING:
+            raise _not_stopped(container_id, state.CREATING)
+        container = _lock(container, root)
     except NotFound:
         _sweep(root, container_id)
         if force:
             return []
         raise
-    except Error:
+    except (ConfigError, KernelError):
         if not force:
             raise
         # The record cannot be read: a full disk, a foreign hand.  What it knew is lost, but the
         # id shall not be.
-        state.remove_directory(os.path.join(root, container_id))
+        directory = os.path.join(root, container_id)
+        state.refuse_foreign(directory)
+        state.remove_directory(directory)
         return []
-    container.lock()
-    try:
-        container = _reload(container, root)
-    except NotFound:
-        if force:
-            return []
-        raise
     status = container.status()
     if status == state.CREATING and not container.alive():
         status = state.STOPPED  # its maker is gone: we hold the lock
     if not force and status not in (state.STOPPED, state.CREATED):
-        raise StateError(f"cannot delete container {container_id} that is not stopped: {status}")
+        raise _not_stopped(container_id, status)
     return destroy(container)
 
 
-def _reload(container: Container, root: str) -> Container:
-    fresh = state.load(root, container.id)
+def _not_stopped(container_id: str, status: str) -> StateError:
+    return StateError(f"cannot delete container {container_id} that is not stopped: {status}")
+
+
+def _lock(container: Container, root: str) -> Container:
+    """Wait for the verb that changes the container, and read anew: all may be different now."""
+    try:
+        container.lock()
+    except FileNotFoundError:  # deleted meanwhile
+        raise NotFound from None
+    fresh = state.load_own(root, container.id)
     fresh._lock, container._lock = container._lock, -1
     return fresh
 
@@ -218,7 +234,7 @@ def _reload(container: Container, root: str) -> Container:
 def _sweep(root: str, container_id: str) -> None:
     """Remove the directory that a killed `create` left without a record."""
     path = os.path.join(root, container_id)
-    if os.path.isdir(path) and set(os.listdir(path)) <= {
+    if state.owner(path) == os.geteuid() and set(os.listdir(path)) <= {
         "exec.fifo",
         "config.json",
         "quick",

@@ -176,7 +176,7 @@ class Draft:
 
     def __init__(self, wish: Wish, fds: list[int]) -> None:
         self.wish = wish
-        self.container = state.load(wish.root, wish.container_id)
+        self.container = state.load_own(wish.root, wish.container_id)
         self.status = _usable(self.container, wish.ignore_paused)
         config = self.container.config()
         self.config = {**config, "process": process_of(config, wish)}

@@ -103,10 +103,14 @@ def parse(text: str | bytes) -> Any:
 
 
 def read(path: str) -> bytes:
-    """Return what the file holds, up to one byte more than LARGEST."""
+    """Return what the file holds, up to one byte more than LARGEST.
+
+    A pipe is read to its end; one that nobody writes to is empty, and not waited for.
+    """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
+            os.set_blocking(file, True)
             parts = [os.read(file, 1 << 16)]
             size = len(parts[0])
             while parts[-1] and size <= LARGEST:

@@ -15,11 +15,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from errno import ENOENT, ENOTDIR
+from errno import ENOENT, ENOTDIR, ENXIO
 
 from ocirt import jsonio
 from ocirt.document import SPEC_VERSION
-from ocirt.errors import Error, Exists, KernelError, NotFound, StateError
+from ocirt.errors import ConfigError, Error, Exists, KernelError, NotFound, StateError
 from ocirt.kernel import procfs
 
 TYPE_CHECKING = False
@@ -28,7 +28,24 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of state.json
 
+# What every record has, and verbs rely on.
+FIELDS: tuple[tuple[str, tuple[type, ...]], ...] = (
+    ("bundle", (str,)),
+    ("rootfs", (str,)),
+    ("created", (str,)),
+    ("phase", (str,)),
+    ("pid", (int, type(None))),
+    ("start_time", (int, type(None))),
+    ("annotations", (dict,)),
+    ("hooks", (list,)),
+    ("own_pid_namespace", (bool,)),
+    ("cgroup", (dict, type(None))),
+    ("host_mounts", (list, type(None))),
+)
+
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+
+_KIND, _FIFO, _FOLDER = 0o170000, 0o010000, 0o040000  # of st_mode: inode(7)
 
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
 
@@ -124,6 +141,14 @@ class Container:
         """Make the FIFO that the init waits on."""
         os.mkfifo(self.fifo, 0o600)
 
+    def open_gate(self) -> int:
+        """Open the FIFO for writing; OSError where no init holds its other end."""
+        fd = os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if os.fstat(fd).st_mode & _KIND != _FIFO:
+            os.close(fd)
+            raise OSError(ENXIO, "not a FIFO", self.fifo)
+        return fd
+
     def alive(self) -> bool:
         """Whether the init still runs: same pid, same start time, no zombie."""
         return procfs.alive(self.pid, self.record.get("start_time") or 0)
@@ -151,7 +176,7 @@ class Container:
     def _waits(self) -> bool:
         """Whether the init still holds the gate; a `start` killed half way leaves one unheld."""
         try:
-            os.close(os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            os.close(self.open_gate())
         except OSError:  # ENOENT: opened and gone; ENXIO: nobody reads it any more
             return False
         return True
@@ -163,7 +188,8 @@ class Container:
         except OSError:
             return False
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: two who look at the same time do not take each other for the maker.
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
         finally:
@@ -254,16 +280,55 @@ def ids(root: str) -> list[str]:
     return sorted(found)
 
 
+def owner(directory: str) -> int | None:
+    """Return the user id that a state directory belongs to; None where there is no such thing.
+
+    A symbolic link is none: it would lead to another container, or out of the state root.
+    """
+    try:
+        found = os.lstat(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_uid if found.st_mode & _KIND == _FOLDER else None
+
+
+def refuse_foreign(directory: str) -> None:
+    """Refuse a state directory of another user."""
+    uid = owner(directory)
+    if uid is not None and uid != os.geteuid():
+        raise StateError(f"{directory}: belongs to user {uid}, who alone may change it")
+
+
+def load_own(root: str, container_id: str) -> Container:
+    """Read the record of a container that is to be changed.
+
+    What a record says is acted upon: processes killed, directories removed.  So one that another
+    user may write is refused, even to root.
+    """
+    container = load(root, container_id)
+    refuse_foreign(container.directory)
+    return container
+
+
 def load(root: str, container_id: str) -> Container:
     """Read a container's record; NotFound when there is none."""
     check_id(container_id)
-    path = os.path.join(root, container_id, "state.json")
+    directory = os.path.join(root, container_id)
+    if owner(directory) is None:
+        raise NotFound
+    path = os.path.join(directory, "state.json")
     try:
         record = jsonio.load(path)
     except KernelError as error:
         if error.errno in (ENOENT, ENOTDIR):
             raise NotFound from None
         raise
-    if not isinstance(record, dict) or record.get("version") != VERSION:
-        raise StateError(f"{path}: written by another version of ocirt")
+    if record.__class__ is not dict:
+        raise ConfigError(path, "expected an object")
+    if record.get("version") != VERSION:
+        other = "version of ocirt" if "version" in record else "runtime"
+        raise StateError(f"{path}: written by another {other}")
+    for field, kinds in FIELDS:
+        if record.get(field).__class__ not in kinds:
+            raise ConfigError(path, field, "missing, or of another type than was written")
     return Container(root, container_id, record)

@@ -177,7 +177,7 @@ static int open_container(const struct call *call)
 static char *read_file(int dir, uint32_t *size)
 {
     struct stat st;
-    int fd = openat(dir, "quick", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(dir, "quick", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return NULL;
     char *data = NULL;
@@ -415,8 +415,9 @@ int quick(int argc, char **argv)
     if (dir < 0)
         return PYTHON;
     int is_start = strcmp(call.verb, "start") == 0, is_delete = strcmp(call.verb, "delete") == 0;
-    /* These two change the container, so one at a time; the lock ends with this program. */
-    if ((is_start || is_delete) && flock(dir, LOCK_EX) < 0)
+    /* These two change the container, so one at a time; the lock ends with this program.  Whom
+     * to wait for, and whom not, is Python's to say. */
+    if ((is_start || is_delete) && flock(dir, LOCK_EX | LOCK_NB) < 0)
         return PYTHON;
     if (read_record(dir, &record) < 0)
         return PYTHON;

@@ -50,10 +50,13 @@ def open_manager(
 
 def from_record(record: dict[str, Any]) -> Manager:
     """Return the manager that `Manager.record` described."""
-    if record["version"] == 2:
-        from ocirt.cgroup.fs_v2 import V2
+    try:
+        if record["version"] == 2:
+            from ocirt.cgroup.fs_v2 import V2
 
-        return V2.from_record(record)
-    from ocirt.cgroup.fs_v1 import V1
+            return V2.from_record(record)
+        from ocirt.cgroup.fs_v1 import V1
 
-    return V1.from_record(record)
+        return V1.from_record(record)
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError("the state's record of the cgroup is damaged") from None

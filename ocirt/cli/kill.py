@@ -23,5 +23,5 @@ def run(arguments: Arguments, settings: Settings) -> int:
     """Send the signal; 0, or an Error."""
     container_id, *rest = arguments.words
     number = signals.parse(rest[0] if rest else "TERM")
-    container.kill(state.load(settings.root, container_id), number, arguments.all)
+    container.kill(state.load_own(settings.root, container_id), number, arguments.all)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocirt import container, state
+from ocirt import container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,5 +16,5 @@ OPTIONS = ()
 
 def run(arguments: Arguments, settings: Settings) -> int:
     """Start the container; 0, or an Error."""
-    container.start(state.load(settings.root, arguments.words[0]))
+    container.start(settings.root, arguments.words[0])
     return 0

@@ -8,7 +8,6 @@ each step is hit on some machine, some day.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 
@@ -144,54 +143,3 @@ def test_a_create_that_is_asked_to_end_leaves_nothing_that_delete_does_not_find(
     process.wait(PATIENCE)
     runtime.ok("delete", "--force", b.id)
     assert host.leftovers() == []
-
-
-# --- what a crash, a full disk or a foreign hand may leave in the state directory
-
-LITTER = {
-    "empty-directory": {},
-    "empty-state": {"state.json": ""},
-    "garbled-state": {"state.json": "{ no json"},
-    "list-state": {"state.json": "[1, 2]"},
-    "foreign-state": {"state.json": '{"id": "x", "init_process_pid": 1}'},
-    "garbled-record": {"record": "\0\1\2", "state.json": ""},
-}
-
-
-@pytest.mark.parametrize("name", LITTER)
-def test_litter_in_the_state_directory_can_be_deleted(runtime, bundle, name):
-    container_id = f"t{os.getpid()}-litter"
-    folder = os.path.join(runtime.root, container_id)
-    os.makedirs(folder)
-    for file, text in LITTER[name].items():
-        with open(os.path.join(folder, file), "w") as out:
-            out.write(text)
-    for verb in ("state", "start", "kill"):
-        result = runtime(verb, container_id)
-        assert result.code == 1, str(result)
-        assert "internal error" not in result.error
-    runtime.ok("delete", "--force", container_id)
-    assert runtime.host.leftovers() == []
-
-
-def test_a_directory_that_is_no_containers_is_left_alone(runtime):
-    """The root of Slurm's containers is /run/user/UID, where other programs live too."""
-    folder = os.path.join(runtime.root, "bus")
-    os.makedirs(folder)
-    with open(os.path.join(folder, "precious"), "w"):
-        pass
-    runtime.refuses("state", "bus", saying="does not exist")
-    runtime("delete", "--force", "bus")
-    assert os.listdir(folder) == ["precious"]
-    shutil.rmtree(folder)
-
-
-def test_a_state_that_names_a_pid_of_somebody_else_kills_nobody(runtime, bundle, host):
-    """A pid is used again some day: the start time tells the two apart."""
-    b = bundle.sleeping()
-    pid = runtime.create(b)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    assert runtime.status(b) == "stopped"
-    runtime.refuses("kill", b.id, "KILL", saying="container not running")
-    runtime.delete(b)

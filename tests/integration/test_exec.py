@@ -832,6 +832,86 @@ def test_a_document_that_is_none_is_refused(execute, text):
     assert execute.runtime("exec", "-p", path, execute.b.id).code == 255
 
 
+HOSTILE = {
+    "fifo": os.mkfifo,
+    "directory": os.mkdir,
+    "zeros": lambda path: os.symlink("/dev/zero", path),
+    "loop": lambda path: os.symlink(os.path.basename(path), path),
+    "huge": lambda path: write(path, b'{"x": "' + b"y" * (20 << 20) + b'"}'),
+    "deep": lambda path: write(path, b'{"args":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "not-utf-8": lambda path: write(path, b'{"args": ["\xff\xfe"]}'),
+    "huge-number": lambda path: write(path, b'{"user": {"uid": 1' + b"0" * 5000 + b"}}"),
+}
+
+
+def write(path, data):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+@only_ocirt("runc waits for a writer, reads zeros until memory is full, and takes bytes for text")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_document_is_refused(execute, workdir, name):
+    execute.container()
+    path = os.path.join(workdir, "hostile")
+    HOSTILE[name](path)
+    result = execute.runtime.refuses("exec", "-p", path, execute.b.id, ours=path, code=255)
+    assert len(result.error) < 1000
+    assert execute.sh("echo alive") == "alive"
+
+
+def test_a_document_may_come_through_a_pipe(execute):
+    """As a shell makes one of <(...)."""
+    with open(execute.document("echo", "through"), "rb") as file:
+        text = file.read()
+    read, end = os.pipe()
+    os.write(end, text)
+    os.close(end)
+    argv = ["exec", "-p", f"/dev/fd/{read}", execute.b.id]
+    result = execute.runtime(*argv, pass_fds=[read])
+    os.close(read)
+    assert result.code == 0, str(result)
+    assert result.out == "through\n"
+
+
+WRONG = [
+    ("args", "true"),
+    ("args", [1]),
+    ("args", {"0": "true"}),
+    ("env", "A=b"),
+    ("cwd", 1),
+    ("cwd", ["/"]),
+    ("user", "root"),
+    ("user.uid", -1),
+    ("user.uid", 1.5),
+    ("user.gid", 1 << 32),
+    ("user.additionalGids", "5"),
+    ("user.additionalGids", [-5]),
+    ("terminal", "true"),
+    ("noNewPrivileges", 1),
+    ("capabilities", ["CAP_KILL"]),
+    ("rlimits", {}),
+    ("consoleSize", [24, 80]),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), WRONG, ids=[f"{p}={v}" for p, v in WRONG])
+def test_a_wrong_type_in_a_document_is_refused(execute, place, value):
+    first, _, rest = place.partition(".")
+    path = execute.document("true", **{first: {rest: value} if rest else value})
+    execute.runtime.refuses("exec", "-p", path, execute.b.id, ours=f"process.{place}", code=255)
+
+
+def test_a_document_with_odd_but_honest_values(execute):
+    execute.container()
+    result = execute.described(
+        "sh", "-c", 'echo "$A"; echo $HOME; id -u; pwd',
+        env=["PATH=/bin", "A==b=c\n"], user={"uid": 54321, "gid": 0}, cwd="/../../tmp/../tmp",
+    )  # fmt: skip
+    assert result.code == 0, str(result)
+    assert result.out == "=b=c\n\n/\n54321\n/tmp\n"
+
+
 def test_a_document_that_is_missing_is_refused(execute):
     execute.container()
     execute.runtime.refuses(
