@@ -12,9 +12,12 @@ import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 from _struct import pack
 
+from ocirt import log
 from ocirt.errors import At, Error, KernelError
 
 TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt.notify import Listener
 
 LONGEST = 107  # bytes of a path in struct sockaddr_un
 
@@ -73,8 +76,11 @@ class Foreground:
         self._tty = -1
         self._saved: list[object] | None = None
 
-    def wait(self, pid: int, master: int = -1) -> int:
-        """Copy and forward until the process ends; return its exit status, or 128 + signal."""
+    def wait(self, pid: int, master: int = -1, listener: Listener | None = None) -> int:
+        """Copy and forward until the process ends; return its exit status, or 128 + signal.
+
+        listener: who hears when the program is ready; we stay the process that a manager knows.
+        """
         import select
 
         if master >= 0:
@@ -85,6 +91,9 @@ class Foreground:
             os.set_blocking(master, True)
             poll.register(master, select.POLLIN)
             poll.register(0, select.POLLIN)
+        self._listener = listener
+        if listener:
+            poll.register(listener, select.POLLIN)
         try:
             status = self._loop(pid, poll)
             if self._master >= 0:
@@ -101,6 +110,8 @@ class Foreground:
             for fd, _ in poll.poll():  # type: ignore[attr-defined]
                 if fd == self._wake:
                     self._forward(pid)
+                elif self._listener and fd == self._listener.fileno():
+                    self._pass_on(self._listener, poll)
                 elif fd == self._master:
                     if not self._copy(self._master, 1):
                         poll.unregister(self._master)  # type: ignore[attr-defined]
@@ -117,6 +128,16 @@ class Foreground:
                     os.kill(pid, number)  # our own child, not yet reaped: the pid is its own
                 except ProcessLookupError:
                     pass
+
+    def _pass_on(self, listener: Listener, poll: object) -> None:
+        if listener.heard():
+            poll.unregister(listener)  # type: ignore[attr-defined]
+            self._listener = None
+            listener.close()
+            try:
+                listener.tell(0, leaving=False)
+            except Error as error:
+                log.warning(str(error))
 
     @staticmethod
     def _write(fd: int, data: bytes) -> bool:

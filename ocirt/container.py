@@ -58,6 +58,11 @@ def start(root: str, container_id: str) -> None:
         raise StateError("cannot start an already running container")
     if status != state.CREATED:
         raise StateError(f"cannot start a container in the {status} state")
+    listener = None
+    if container.record.get("notify"):
+        from ocirt import notify
+
+        listener = notify.listen(container)
     try:
         gate = container.open_gate()
     except OSError:  # ENXIO: nobody reads, the init is gone
@@ -67,6 +72,9 @@ def start(root: str, container_id: str) -> None:
     _wait_for_exec(gate)
     os.close(gate)
     poststart(container)
+    if listener:
+        container.unlock()  # a program may take its time, and others may want to end it
+        listener.wait(container)
 
 
 def _wait_for_exec(gate: int) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ocirt_hpc.edits import Applied
 
     from ocirt.cgroup.fs import Manager
+    from ocirt.notify import Listener
     from ocirt.state import Container
 
 
@@ -64,14 +65,16 @@ class Wish:
 class Made:
     """A container that has just been made.
 
-    pid: of its init.  console: the terminal's master side, or -1.  warnings: what the config asks
-    for and was left out.  notes: what the kernel refused without harm.
+    pid: of its init.  console: the terminal's master side, or -1.  listener: who waits for the
+    program to say that it is ready, if it runs already.  warnings: what the config asks for and
+    was left out.  notes: what the kernel refused without harm.
     """
 
     def __init__(self, container: Container, init: Init, console: int, warnings: list[str]) -> None:
         self.container = container
         self.pid = init.pid
         self.console = console
+        self.listener: Listener | None = None
         self.warnings = warnings
         self.notes = init.warnings
 
@@ -89,6 +92,7 @@ class Draft:
         self.config: dict[str, Any] = bundles.load(self.bundle, wish.config_name)
         self.plan: list[Op] = []
         self.edits = self._edits()
+        self.notify = bool(handover.notify_socket() and self.config.get("process"))
         if self.edits is None:
             self._decide()
         else:
@@ -116,12 +120,24 @@ class Draft:
         )
 
     def _decide(self) -> None:
+        if self.notify:
+            from ocirt import notify
+
+            source = notify.folder(self.wish.root, self.wish.container_id)
+            self.config = notify.configured(self.config, source)
         checks.run(self.config, unprivileged=self.wish.unprivileged)
         self.rootfs = bundles.rootfs(self.config, self.bundle)
         self.linux = self.config.get("linux") or {}
         self.manager = self._manager()
         self.context = self._context()
         self.plan = plan.compile(self.config, self.context)
+        if self.notify:
+            # The last mount is none of the config's.
+            ours = f"mounts[{len(self.config['mounts']) - 1}]"
+            self.plan = [
+                Op(name, args, "NOTIFY_SOCKET" if where == ours else where, what)
+                for name, args, where, what in self.plan
+            ]
 
     def _manager(self) -> Manager | None:
         if self.wish.cgroup_driver == "disabled":
@@ -201,6 +217,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         "phase": state.CREATING,
         "cgroup": manager.record() if manager else None,
         "own_pid_namespace": "pid" in draft.context.namespaces.new,
+        "notify": draft.notify,
         "no_new_keyring": wish.no_new_keyring,
         # Without a mount namespace the mounts are made in the caller's, and `delete` takes them
         # away; what was there before stays.
@@ -214,6 +231,9 @@ def _make(draft: Draft, undo: Undo) -> Made:
     undo.add(container.remove)
     container.save()  # a crash from here on leaves what `delete --force` needs to know
     container.save_config(config)
+    readiness = _listen(container, wish.gate) if draft.notify else None
+    if readiness:
+        undo.add(readiness.close)
 
     init = Init(draft.plan, draft.context.slots)
     fds: list[int] = []
@@ -302,7 +322,17 @@ def _make(draft: Draft, undo: Undo) -> Made:
     init.close()
     for step in done:
         step()
-    return Made(container, init, console, draft.warnings())
+    made = Made(container, init, console, draft.warnings())
+    made.listener = readiness
+    return made
+
+
+def _listen(container: Container, gate: bool) -> Listener | None:
+    """Make the place of the container's socket; listen unless `start` will."""
+    from ocirt import notify
+
+    os.mkdir(notify.folder(*os.path.split(container.directory)), 0o755)
+    return None if gate else notify.listen(container)
 
 
 def _oom(manager: Manager | None) -> Error | None:

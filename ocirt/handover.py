@@ -30,6 +30,15 @@ def listen_fds(environ: Mapping[str, str] = os.environ, pid: int = 0) -> int:
     return int(count) if count.isascii() and count.isdigit() else 0
 
 
+def notify_socket(environ: Mapping[str, str] = os.environ) -> str:
+    """Return where a service manager wants to hear that we are ready (sd_notify(3)), or nothing.
+
+    A path, or a name that begins with @.  A vsock address is for a machine, not for a container.
+    """
+    name = environ.get("NOTIFY_SOCKET", "")
+    return name if name[:1] in ("/", "@") and len(name) > 1 else ""
+
+
 def check_preserved(count: int, listen: int = 0) -> None:
     """Refuse to preserve closed descriptors, before a file of ours takes such a number.
 

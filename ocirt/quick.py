@@ -39,13 +39,14 @@ _LENGTH = Struct("=I")
 def flags(container: Container, manager: Manager | None) -> int:
     """Decide which verbs need no Python."""
     hooks = container.record["hooks"]
+    notify = container.record.get("notify")  # `start` waits, and there is a directory to remove
     found = 0
-    if "poststart" not in hooks:
+    if "poststart" not in hooks and not notify:
         found |= START
     if container.record["own_pid_namespace"]:
         found |= KILL  # else every process of the cgroup gets the signal
     plain = manager is None or manager.driver == "fs"
-    if "poststop" not in hooks and container.record["host_mounts"] is None and plain:
+    if "poststop" not in hooks and container.record["host_mounts"] is None and plain and not notify:
         found |= DELETE
     return found
 

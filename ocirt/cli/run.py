@@ -33,6 +33,9 @@ def run(arguments: Arguments, settings: Settings) -> int:
         made = _create(wish)
         create.report(made)
         container.poststart(made.container)
+        if made.listener:
+            made.container.unlock()
+            made.listener.wait(made.container)
         return 0
     from ocirt.console import Foreground
 
@@ -41,7 +44,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     create.report(made)
     try:
         container.poststart(made.container)
-        code = foreground.wait(made.pid, made.console)
+        code = foreground.wait(made.pid, made.console, made.listener)
     except BaseException:
         container.destroy(made.container)
         raise

@@ -112,7 +112,10 @@ def _hidden_from_others(source: str) -> bool:
     path = os.path.realpath(source)
     while path != "/":
         path = os.path.dirname(path)
-        if not os.stat(path).st_mode & 0o001:
+        try:
+            if not os.stat(path).st_mode & 0o001:
+                return True
+        except FileNotFoundError:  # such as the container's own directory, which is yet to come
             return True
     return False
 

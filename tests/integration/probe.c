@@ -8,6 +8,7 @@
  *   probe fds                       every open descriptor and what it leads to
  *   probe self                      argv[0] .. argv[n], then the environment, one a line
  *   probe kill SIGNAL               kill itself
+ *   probe notify TEXT...            send datagrams to $NOTIFY_SOCKET
  *   probe sleep SECONDS             sleep, ignoring nothing
  *   probe swap A B SECONDS          exchange two names over and over (the racer of test_security.py)
  */
@@ -19,7 +20,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -177,6 +180,22 @@ static int probe_swap(const char *a, const char *b, int seconds)
     return 0;
 }
 
+/* Send each text as a datagram to $NOTIFY_SOCKET. */
+static int probe_notify(char **texts)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    const char *path = getenv("NOTIFY_SOCKET");
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+    if (!path || strlen(path) >= sizeof name.sun_path)
+        return fprintf(stderr, "probe: NOTIFY_SOCKET is not set\n"), 2;
+    strcpy(name.sun_path, path);
+    for (; *texts; texts++)
+        if (sendto(fd, *texts, strlen(*texts), 0, (void *)&name, sizeof name) < 0)
+            return verdict(-1);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -199,6 +218,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(what, "kill") == 0 && argc == 3)
         return kill(getpid(), atoi(argv[2])), pause(), 1;
+    if (strcmp(what, "notify") == 0)
+        return probe_notify(argv + 2);
     if (strcmp(what, "swap") == 0 && argc == 5)
         return probe_swap(argv[2], argv[3], atoi(argv[4]));
     if (strcmp(what, "sleep") == 0 && argc == 3)

@@ -50,7 +50,7 @@ def process():
 def made(tmp_path, process):
     """A container as `create` leaves it, in tmp_path/root."""
 
-    def make(*, hooks=(), own_pid_namespace=True, annotations=None):
+    def make(*, hooks=(), own_pid_namespace=True, annotations=None, notify=False):
         record = {
             "version": state.VERSION,
             "id": "web",
@@ -61,6 +61,7 @@ def made(tmp_path, process):
             "phase": state.CREATED,
             "cgroup": None,
             "own_pid_namespace": own_pid_namespace,
+            "notify": notify,
             "host_mounts": None,
             "hooks": list(hooks),
             "pid": process.pid,
@@ -240,6 +241,14 @@ def test_what_is_not_allowed_in_the_record_is_pythons(made, ocirt, process):
     made(hooks=["poststart", "poststop"], own_pid_namespace=False)
     assert ocirt("start", "web").returncode == PYTHON
     assert ocirt("kill", "web", "9").returncode == PYTHON
+    process.kill()
+    process.wait()
+    assert ocirt("delete", "web").returncode == PYTHON
+
+
+def test_a_container_with_a_notify_socket_is_pythons_to_start(made, ocirt, process):
+    made(notify=True)
+    assert ocirt("start", "web").returncode == PYTHON
     process.kill()
     process.wait()
     assert ocirt("delete", "web").returncode == PYTHON
