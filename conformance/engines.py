@@ -10,9 +10,9 @@ again: a second call goes on where the first one stopped.  A table can be had at
 
 Rows are the tests of tests/integration/test_ENGINE.py; those of test_ENGINE_rootless.py are the
 same engine without root.  Columns are runtimes, on this machine (--here) and on cgroup v2: in
-the virtual machine of conformance/vm.py (--vm), which is slow.  A machine whose controllers all
-belong to v1 mostly has a bare cgroup v2 tree beside them; --tree runs the tests with that one in
-a mount namespace of their own.  It fills in for what the virtual machine has not run.
+the virtual machine of conformance/vm.py (--vm), which is slow.  A machine whose controllers
+belong to v1 mostly has a v2 tree with what is left beside them; --tree runs the tests with that
+one in a mount namespace of their own.  It fills in for what the virtual machine has not run.
 
 --check fails when ocirt does not pass something that runc passes.
 """
@@ -47,16 +47,21 @@ USERS = ("root", "rootless")
 PLACES = {
     "here": "this machine",
     "vm": "virtual machine",
-    "tree": "this machine, cgroup v2 without controllers",
+    "tree": "this machine, cgroup v2 tree",
 }
 BARE_TREE = "/sys/fs/cgroup/unified"
 
-# Read by every test in the virtual machine, so worth a copy in memory there.
-PROGRAMS = (
-    "dockerd docker docker-init docker-proxy containerd containerd-shim-runc-v2 ctr podman conmon "
-    "busybox runc crun fuse-overlayfs slirp4netns rootlesskit iptables"
-).split()
-MODULES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "grpc", "google", "cri_api")
+# What tests in the virtual machine read over and over, so that a copy in memory pays there.
+PROGRAMS = {
+    "docker": "dockerd docker docker-init containerd containerd-shim-runc-v2 iptables",
+    "podman": "podman conmon",
+    "containerd": "containerd containerd-shim-runc-v2 ctr",
+    "cri": "containerd containerd-shim-runc-v2 ctr",
+}
+MODULES = {
+    "": ("pytest", "_pytest", "pluggy", "iniconfig", "packaging"),
+    "cri": ("grpc", "google", "cri_api"),
+}
 KERNEL_MODULES = (
     "br_netfilter nf_nat xt_MASQUERADE xt_addrtype xt_conntrack nf_tables nft_compat nft_chain_nat"
 ).split()
@@ -76,8 +81,8 @@ python3 conformance/engines.py DIR --here --vm --output docs/engines.md
 ```
 
 docs/conformance.md says what that needs. `--check` exits with 1 when there is something that runc
-passes and ocirt does not. °: passed on a cgroup v2 tree without controllers, where the virtual
-machine has not run it; what no runtime passes without controllers counts as not run there.
+passes and ocirt does not. °: on the cgroup v2 tree of a machine whose controllers belong to v1, as
+the virtual machine has not run it; what no runtime passes there counts as not run.
 """
 
 
@@ -108,9 +113,10 @@ def rows(tests: Path) -> dict[Row, dict[str, str]]:
     return found
 
 
-def files(tests: Path) -> list[str]:
-    return sorted({ids.partition("::")[0] for by_user in rows(tests).values()
-                   for ids in by_user.values()})  # fmt: skip
+def files(tests: Path, engines: Iterable[str]) -> list[str]:
+    """Return the files with the tests of these engines."""
+    return sorted({ids.partition("::")[0] for row, by_user in rows(tests).items()
+                   for ids in by_user.values() if row.engine in engines})  # fmt: skip
 
 
 # --- what has been run
@@ -146,7 +152,7 @@ def merge(folder: Path) -> list[Column]:
 def fill_in(columns: list[Column]) -> list[Column]:
     """Return the columns of the table: what the bare tree knows goes where the VM knows nothing.
 
-    A case that no runtime passes on the bare tree needs controllers, so that says nothing.
+    A case that no runtime passes on the bare tree needs a controller, so that says nothing.
     """
     bare = [column for column in columns if column.place == "tree"]
     able = {test for column in bare for test, row in column.results.items()
@@ -309,7 +315,7 @@ def pytest_argv(record: Path, done: Path, options: argparse.Namespace, until: fl
         argv += ["--only", glob]
     if until:
         argv += ["--stop-at", str(round(until))]
-    return [*argv, *files(TESTS)]
+    return [*argv, *files(TESTS, options.engine)]
 
 
 def run(place: str, runtime: str, options: argparse.Namespace) -> None:
@@ -360,21 +366,23 @@ def in_vm(argv: list[str], env: dict[str, str], options: argparse.Namespace) -> 
         vm += ["--vng", options.vng]
     for module in KERNEL_MODULES:
         vm += ["--module", module]
-    for path in worth_a_copy(env["OCIRT_TEST_RUNTIME"]):
+    for path in worth_a_copy(env["OCIRT_TEST_RUNTIME"], options.engine):
         vm += ["--copy", str(path)]
     return [*vm, "--", "sh", "-c", script]
 
 
-def worth_a_copy(runtime: str) -> list[Path]:
-    """Return what the tests read over and over: this tree, Python, the engines' programs."""
+def worth_a_copy(runtime: str, engines: Iterable[str]) -> list[Path]:
+    """Return what the tests read over and over: this tree, Python, programs."""
     found = [ROOT, Path(sysconfig.get_path("stdlib")), Path(sys.executable).resolve()]
     if sysconfig.get_config_var("Py_ENABLE_SHARED"):
         folder, name = sysconfig.get_config_vars("LIBDIR", "INSTSONAME")
         found.append(Path(folder, name))
-    for module in MODULES:
+    for module in (name for engine in ("", *engines) for name in MODULES.get(engine, ())):
         spec = find_spec(module)
         found += map(Path, (spec.submodule_search_locations or ()) if spec else ())
-    found += [Path(where) for name in (*PROGRAMS, runtime) if (where := shutil.which(name))]
+    programs = " ".join(PROGRAMS[engine] for engine in engines).split()
+    named = ("busybox", runtime, *programs)
+    found += [Path(where) for name in named if (where := shutil.which(name))]
     kept: dict[Path, None] = {}
     for path in found:
         path = path.resolve()
@@ -392,6 +400,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
                         help="on a cgroup v2 tree without controllers")  # fmt: skip
     parser.add_argument("--runtime", action="append", metavar="CMD",
                         help="a program to test; default: ocirt, and runc")  # fmt: skip
+    parser.add_argument("--engine", action="append", choices=ENGINES, help="default: all")
     parser.add_argument("--only", action="append", metavar="GLOB", help="tests, by pytest's id")
     parser.add_argument("--again", action="append", metavar="GLOB",
                         help="of these, those that have a result, too")  # fmt: skip
@@ -404,6 +413,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true",
                         help="exit with 1 when runc passes more than ocirt")  # fmt: skip
     options = parser.parse_args(None if arguments is None else list(arguments))
+    options.engine = options.engine or list(ENGINES)
     options.folder = options.folder.resolve()
     options.folder.mkdir(parents=True, exist_ok=True)
     for place in PLACES:

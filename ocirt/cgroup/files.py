@@ -10,6 +10,7 @@ import os
 from errno import EBUSY, ENODEV, ENOTEMPTY, EOPNOTSUPP
 
 from ocirt.errors import At
+from ocirt.kernel.procfs import field
 
 
 def read(path: str) -> str:
@@ -65,9 +66,25 @@ def children(path: str) -> list[str]:
 
 def pids_below(path: str) -> list[int]:
     """Return the processes of a cgroup and of all cgroups below it."""
-    found = [int(line) for line in read(path + "/cgroup.procs").split()]
+    # Each once: a cgroup that has threaded ones below it counts their processes as its own.
+    return list(dict.fromkeys(_pids_below(path)))
+
+
+def _pids_below(path: str) -> list[int]:
+    found = [int(line) for line in read(path + "/cgroup.procs").split()] or _threaded(path)
     for child in children(path):
-        found += pids_below(child)
+        found += _pids_below(child)
+    return found
+
+
+def _threaded(path: str) -> list[int]:
+    """Return the processes of a threaded cgroup (v2), which tells of its threads alone."""
+    found = []
+    for thread in read(path + "/cgroup.threads").split():
+        try:
+            found.append(int(field(thread, "Tgid")))
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # ended meanwhile
     return found
 
 

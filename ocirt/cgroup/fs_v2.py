@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from errno import EACCES, EBUSY, ENOENT, EPERM
+from errno import EACCES, EBUSY, ENOENT, EOPNOTSUPP, EPERM
 from os.path import dirname
 
 from ocirt.cgroup import devices, fs, layout, v2
@@ -216,7 +216,7 @@ class V2(fs.Manager):
                 put(self.directory + "/cgroup.kill", "1")  # Linux 5.14
                 return
             except OSError as error:
-                if error.errno != ENOENT:
+                if error.errno not in (ENOENT, EOPNOTSUPP):  # EOPNOTSUPP: a threaded cgroup
                     raise
         super().kill(signal)
 

@@ -708,6 +708,24 @@ def test_a_cgroup_below_a_threaded_one(group):
 
 
 @needs_v2
+def test_the_processes_of_a_threaded_cgroup_are_found_frozen_and_killed(group):
+    top = group.create().manager.cgroup_dir()
+    os.mkdir(top + "/threads")
+    put(top + "/threads/cgroup.type", "threaded")
+    inner = Group(f"{group.name}/beside").create()
+    try:
+        pids = [group.spawn(), inner.spawn(), inner.spawn()]
+        assert sorted(inner.manager.pids()) == pids[1:]
+        assert sorted(group.manager.pids()) == pids
+        inner.manager.freeze()
+        assert inner.manager.frozen()
+        inner.manager.kill(9)
+        assert [inner.reap(pid) for pid in pids[1:]] == [9, 9]
+    finally:
+        inner.close()
+
+
+@needs_v2
 def test_a_cgroup_is_handed_over_with_its_delegated_files(group):
     group.create()
     group.manager.delegate(4711)

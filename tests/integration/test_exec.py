@@ -1017,7 +1017,9 @@ def nested(execute):
 
 
 def cgroups_of(text):
-    return dict(line.split(":", 2)[1:] for line in text.splitlines())
+    found = dict(line.split(":", 2)[1:] for line in text.splitlines())
+    # A hybrid machine's v1 hierarchies may be there and out of sight.
+    return {"": found[""]} if UNIFIED else found
 
 
 @pytest.mark.parametrize("path", ["sub", "/sub", "sub/below/", "sub/../sub", "/"])
@@ -1064,8 +1066,10 @@ def test_where_the_cgroup_hands_controllers_down_it_goes_where_the_init_went(nes
     own = cgroup_of(nested.b, "")
     with open(f"{own}/sub/cgroup.procs", "w") as file:
         file.write(str(nested.pid))
+    with open("/sys/fs/cgroup/cgroup.controllers") as file:
+        one = file.read().split()[-1]
     with open(f"{own}/cgroup.subtree_control", "w") as file:
-        file.write("+pids")
+        file.write(f"+{one}")
     found = cgroups_of(nested.prints("cat", "/proc/self/cgroup"))
     assert found[""].endswith("/sub")
     nested.refuses("true", options=["--cgroup", "/"], saying="device or resource busy")

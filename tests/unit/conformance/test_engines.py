@@ -67,7 +67,8 @@ def test_rows_are_the_tests_of_engines_in_words(sources):
 
 def test_the_real_tests_are_found():
     assert {row.engine for row in engines.rows(engines.TESTS)} >= {"docker", "podman", "containerd"}
-    assert FILE in engines.files(engines.TESTS)
+    assert FILE in engines.files(engines.TESTS, ["docker"])
+    assert FILE not in engines.files(engines.TESTS, ["podman"])
 
 
 def test_of_two_runs_the_later_counts_and_both_are_kept(sources, runs):
