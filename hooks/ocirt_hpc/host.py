@@ -1,0 +1,200 @@
+"""One look at a machine: its files, device nodes, PCI functions; every path below `root`.
+
+What lies below `root` belongs to the host and is trusted; nothing of a container is read here.
+Tests bring machines of their own: a directory, and an `lstat` that knows its device nodes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ocirt.errors import ConfigError, KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+S_IFMT = 0o170000
+TYPES = {0o060000: "b", 0o020000: "c"}
+
+LARGEST = 1 << 20  # bytes; files of procfs and sysfs are small
+MOST_LINKS = 40
+
+ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+class Node:
+    """A device node: path, kind (b, c), numbers, permissions, owner; `there` if the host has it."""
+
+    def __init__(
+        self,
+        path: str,
+        major: int,
+        minor: int,
+        *,
+        mode: int = 0o666,
+        uid: int = 0,
+        gid: int = 0,
+        kind: str = "c",
+        there: bool = False,
+    ) -> None:
+        self.path = path
+        self.kind = kind
+        self.major = major
+        self.minor = minor
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.there = there
+
+
+class Pci:
+    """A PCI function: address dddd:bb:dd.f, and its directory below /sys/devices."""
+
+    def __init__(self, host: Host, address: str, path: str) -> None:
+        self.host = host
+        self.address = address
+        self.path = path
+
+    def number(self, file: str) -> int | None:
+        """Return the number in a file of the function (`vendor`, `numa_node`), or None."""
+        return self.host.number(f"{self.path}/{file}")
+
+    def names(self, folder: str) -> list[str]:
+        """Return what a folder of the function holds (`drm`, `net`, `infiniband`)."""
+        return self.host.names(f"{self.path}/{folder}")
+
+
+class Host:
+    """A machine below `root`, its device nodes below `dev_root` (`root`, when not given)."""
+
+    def __init__(
+        self,
+        root: str = "/",
+        *,
+        dev_root: str | None = None,
+        lstat: Callable[[str], os.stat_result] = os.lstat,
+    ) -> None:
+        self.root = root.rstrip("/")
+        self.dev_root = self.root if dev_root is None else dev_root.rstrip("/")
+        self.lstat = lstat
+        self._majors: dict[str, int] | None = None
+
+    def text(self, path: str) -> str | None:
+        """Return what a file holds, without the last newline; None when there is none.
+
+        KernelError when it cannot be read: a driver half loaded has to say so.
+        """
+        try:
+            fd = os.open(self.root + path, os.O_RDONLY | os.O_CLOEXEC)
+        except ABSENT:
+            return None
+        except OSError as error:
+            raise KernelError(error.errno or 0, path) from error
+        held = b""
+        try:
+            while piece := os.read(fd, 1 << 16):
+                held += piece
+                if len(held) > LARGEST:
+                    raise ConfigError(path, f"holds more than {LARGEST} bytes")
+        except OSError as error:
+            raise KernelError(error.errno or 0, path) from error
+        finally:
+            os.close(fd)
+        return held.decode("utf-8", "replace").rstrip("\n")
+
+    def number(self, path: str) -> int | None:
+        """Return the number in a file, decimal or 0x; None when there is no file or no number."""
+        try:
+            return int(self.text(path) or "", 0)
+        except ValueError:
+            return None
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory, in order; [] when there is none."""
+        try:
+            return sorted(os.listdir(self.root + path))
+        except ABSENT:
+            return []
+        except OSError as error:
+            raise KernelError(error.errno or 0, path) from error
+
+    def exists(self, path: str) -> bool:
+        """Whether something is at a path, its symbolic links taken below `root`."""
+        return os.path.lexists(self.root + self.resolve(path))
+
+    def resolve(self, path: str) -> str:
+        """Return a path without symbolic links; absolute targets start at `root`."""
+        parts, done, links = path.split("/")[::-1], "", 0
+        while parts:
+            part = parts.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                done = done.rpartition("/")[0]
+                continue
+            try:
+                target = os.readlink(f"{self.root}{done}/{part}")
+            except OSError:
+                done += f"/{part}"
+                continue
+            links += 1
+            if links > MOST_LINKS:
+                raise ConfigError(path, "too many symbolic links")
+            if target.startswith("/"):
+                done = ""
+            parts += target.split("/")[::-1]
+        return done or "/"
+
+    def major(self, *names: str) -> int | None:
+        """Return the number of the first of these character drivers in /proc/devices, or None."""
+        if self._majors is None:
+            self._majors = {}
+            characters = (self.text("/proc/devices") or "").partition("Block devices:")[0]
+            for line in characters.splitlines():
+                number, _, name = line.strip().partition(" ")
+                if number.isdecimal():
+                    self._majors.setdefault(name.strip(), int(number))
+        return next((self._majors[name] for name in names if name in self._majors), None)
+
+    def node(self, path: str) -> Node | None:
+        """Return the device node at a path, or None when there is none."""
+        try:
+            seen = self.lstat(self.dev_root + path)
+        except ABSENT:
+            return None
+        except OSError as error:
+            raise KernelError(error.errno or 0, path) from error
+        kind = TYPES.get(seen.st_mode & S_IFMT)
+        if kind is None:
+            return None
+        return Node(
+            path,
+            os.major(seen.st_rdev),
+            os.minor(seen.st_rdev),
+            mode=seen.st_mode & 0o7777,
+            uid=seen.st_uid,
+            gid=seen.st_gid,
+            kind=kind,
+            there=True,
+        )
+
+    def pci(self, address: str) -> Pci | None:
+        """Return the PCI function at an address (domain of 4 or 8 digits), or None."""
+        address = pci_address(address)
+        path = self.resolve(f"/sys/bus/pci/devices/{address}")
+        return Pci(self, address, path) if os.path.isdir(self.root + path) else None
+
+    def pcis(self) -> list[Pci]:
+        """Return all PCI functions by ascending address."""
+        found = (self.pci(name) for name in self.names("/sys/bus/pci/devices"))
+        return [one for one in found if one is not None]
+
+
+def pci_address(text: str) -> str:
+    """Return a PCI address as sysfs writes it: lower case, a domain of at least 4 digits.
+
+    NVIDIA's tools write the domain with 8 digits, its procfs with 4 or 8.
+    """
+    domain, _, rest = text.lower().partition(":")
+    return f"{domain.lstrip('0').rjust(4, '0')}:{rest}"

@@ -1,0 +1,171 @@
+"""What the loaded NVIDIA driver says of itself and its GPUs, in procfs.
+
+    driver = driver.find(Host())          None: no driver is loaded
+    driver.gpus[0].uuid                   "GPU-0ea1...": in the order of nvidia-smi
+
+MIG devices are here by the numbers of their instances; their UUIDs and indices only NVML knows.
+
+Source: NVIDIA driver README, "Nvidia procfs"; open-gpu-kernel-modules, nv-procfs.c, nv-caps.c.
+"""
+
+from __future__ import annotations
+
+from ocirt.errors import ConfigError
+from ocirt_hpc.host import Node, pci_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt_hpc.host import Host
+
+PROC = "/proc/driver/nvidia"
+CAPS = "/proc/driver/nvidia-caps"
+
+GPU_MAJOR = 195  # assigned for good; /proc/devices calls it nvidia-frontend or nvidia
+CONTROL, MODESET = 255, 254  # minors below it
+
+
+class Mig:
+    """A MIG device: its GPU instance, its compute instance, the minors of their capabilities."""
+
+    def __init__(self, gi: int, ci: int, gi_minor: int, ci_minor: int) -> None:
+        self.gi = gi
+        self.ci = ci
+        self.gi_minor = gi_minor
+        self.ci_minor = ci_minor
+
+
+class Gpu:
+    """One GPU: index of nvidia-smi, device minor, UUID, PCI address, model, MIG devices.
+
+    folder: its name in procfs, whose domain may have 8 digits.
+    """
+
+    def __init__(self, minor: int, uuid: str, address: str, model: str, folder: str) -> None:
+        self.index = -1
+        self.minor = minor
+        self.uuid = uuid
+        self.address = address
+        self.model = model
+        self.folder = folder
+        self.migs: list[Mig] = []
+
+    @property
+    def path(self) -> str:
+        """Its device node."""
+        return f"/dev/nvidia{self.minor}"
+
+
+class Driver:
+    """The loaded driver: its version, its GPUs, and whose its device nodes are."""
+
+    def __init__(self, host: Host, version: str) -> None:
+        self.host = host
+        self.version = version
+        self.gpus: list[Gpu] = []
+        self.uid, self.gid, self.mode = 0, 0, 0o666
+
+    def node(self, path: str, major: int, minor: int) -> Node:
+        """Return the node at a path, the host's own or, where it lacks one, as it would be.
+
+        ConfigError when the host has another device there: left over from another boot.
+        """
+        there = self.host.node(path)
+        if there is None:
+            return Node(path, major, minor, mode=self.mode, uid=self.uid, gid=self.gid)
+        if (there.kind, there.major, there.minor) != ("c", major, minor):
+            raise ConfigError(
+                path,
+                f"is device {there.major}:{there.minor}, the loaded driver's is"
+                f" {major}:{minor}; remove the node",
+            )
+        return there
+
+
+def find(host: Host) -> Driver | None:
+    """Return what the loaded driver says, or None when none is loaded.
+
+    Errors name the file: a driver half loaded, or a GPU that says nothing of use.
+    """
+    text = host.text(f"{PROC}/version")
+    if text is None:
+        return None
+    driver = Driver(host, _version(text))
+    params = _fields(host.text(f"{PROC}/params") or "")
+    driver.uid = _number(params, "DeviceFileUID", 0)
+    driver.gid = _number(params, "DeviceFileGID", 0)
+    driver.mode = _number(params, "DeviceFileMode", 0o666) & 0o777
+    found = [_gpu(host, folder) for folder in host.names(f"{PROC}/gpus")]
+    driver.gpus = sorted((gpu for gpu in found if gpu is not None), key=_place)
+    for index, gpu in enumerate(driver.gpus):
+        gpu.index = index
+    _migs(driver)
+    return driver
+
+
+def _version(text: str) -> str:
+    """Return the version out of `NVRM version: NVIDIA UNIX ... Kernel Module  535.104.05  ...`."""
+    for line in text.splitlines():
+        if line.startswith("NVRM version:"):
+            for word in line.split():
+                if "." in word and word.replace(".", "").isdecimal():
+                    return word
+    raise ConfigError(f"{PROC}/version", "names no version of the driver")
+
+
+def _gpu(host: Host, folder: str) -> Gpu | None:
+    """Return a GPU; None when the driver was told to leave it alone."""
+    path = f"{PROC}/gpus/{folder}/information"
+    fields = _fields(host.text(path) or "")
+    if fields.get("GPU Excluded") == "Yes":
+        return None
+    minor = _number(fields, "Device Minor", -1)
+    if minor < 0:
+        raise ConfigError(path, "names no device minor")
+    address = pci_address(fields.get("Bus Location") or folder)
+    return Gpu(minor, fields.get("GPU UUID", ""), address, fields.get("Model", ""), folder)
+
+
+def _place(gpu: Gpu) -> list[int]:
+    """Order GPUs by PCI address, as NVML does."""
+    return [int(part or "0", 16) for part in gpu.address.replace(".", ":").split(":")]
+
+
+def _fields(text: str) -> dict[str, str]:
+    """Return lines of `Name: value` as a dictionary."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _number(fields: dict[str, str], name: str, otherwise: int) -> int:
+    text = fields.get(name, "")
+    return int(text) if text.isdecimal() else otherwise
+
+
+def _migs(driver: Driver) -> None:
+    """Find the MIG devices that exist, and the minors of their capabilities.
+
+    mig-minors has a line for each that could exist; capabilities/ has those that do.
+    """
+    host = driver.host
+    minors: dict[str, int] | None = None
+    for gpu in driver.gpus:
+        mig = f"{PROC}/capabilities/gpu{gpu.minor}/mig"
+        for gi in _numbered(host, mig, "gi"):
+            for ci in _numbered(host, f"{mig}/gi{gi}", "ci"):
+                minors = _minors(host) if minors is None else minors
+                names = f"gpu{gpu.minor}/gi{gi}/access", f"gpu{gpu.minor}/gi{gi}/ci{ci}/access"
+                for name in names:
+                    if name not in minors:
+                        raise ConfigError(f"{CAPS}/mig-minors", f"has no line for {name}")
+                gpu.migs.append(Mig(gi, ci, minors[names[0]], minors[names[1]]))
+
+
+def _minors(host: Host) -> dict[str, int]:
+    lines = (host.text(f"{CAPS}/mig-minors") or "").splitlines()
+    pairs = (line.rpartition(" ") for line in lines)
+    return {name: int(minor) for name, _, minor in pairs if minor.isdecimal()}
+
+
+def _numbered(host: Host, path: str, prefix: str) -> list[int]:
+    numbers = (name.removeprefix(prefix) for name in host.names(path) if name.startswith(prefix))
+    return sorted(int(number) for number in numbers if number.isdecimal())

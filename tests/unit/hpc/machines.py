@@ -1,0 +1,163 @@
+"""Machines that nobody has at hand, written into a directory: GPUs, NICs, drivers, as /proc says.
+
+    machine = Machine(tmp_path)
+    machine.gpu("0000:65:00.0", minor=0)
+    host = machine.host()
+
+Device nodes are plain files; `Machine.host` has an `lstat` that knows what they stand for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ocirt_hpc.host import Host
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION = "550.54.15"
+UUID = "GPU-{:08x}-1111-2222-3333-444444444444"
+
+NVRM = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Tue Mar  5 22:23:56 UTC 2024\n"
+
+INFORMATION = """\
+Model: \t\t {model}
+IRQ:   \t\t 57
+GPU UUID: \t {uuid}
+Video BIOS: \t 92.00.45.00.03
+Bus Type: \t PCIe
+DMA Size: \t 47 bits
+DMA Mask: \t 0x7fffffffffff
+Bus Location: \t {address}
+Device Minor: \t {minor}
+GPU Excluded:\t {excluded}
+"""
+
+DEVICES = {"mem": 1, "misc": 10, "infiniband_mad": 231, "infiniband_verbs": 231}
+NVIDIA = {"nvidia-frontend": 195, "nvidia-caps": 236, "nvidia-uvm": 510}
+
+
+class Machine:
+    """A machine below a directory, which tests furnish."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.nodes: dict[str, tuple[int, int, int]] = {}
+        self.devices = dict(DEVICES)
+        self.write("/proc/devices", "")
+
+    def host(self, **options) -> Host:
+        lines = "".join(f"{number:3} {name}\n" for name, number in self.devices.items())
+        self.write("/proc/devices", f"Character devices:\n{lines}\nBlock devices:\n  8 sd\n")
+        return Host(str(self.root), lstat=self.lstat, **options)
+
+    def lstat(self, path: str) -> os.stat_result:
+        name = "/" + os.path.relpath(path, self.root)
+        if name not in self.nodes:
+            return os.lstat(path)
+        major, minor, mode = self.nodes[name]
+        # st_rdev is the field after the ten of the tuple and the three times.
+        return os.stat_result([0o020000 | mode, *[0] * 9], {"st_rdev": os.makedev(major, minor)})
+
+    def write(self, path: str, content: str | bytes) -> Path:
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return file
+
+    def link(self, path: str, target: str) -> None:
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.symlink_to(target)
+
+    def node(self, path: str, major: int, minor: int, mode: int = 0o666) -> None:
+        self.nodes[path] = (major, minor, mode)
+
+    def pci(self, address: str, bridges: str = "", **files: object) -> str:
+        """Put a PCI function behind bridges (`0000:60:01.0/0000:61:00.0`); return its path."""
+        path = f"/sys/devices/pci{address[:7]}/{bridges}/{address}".replace("//", "/")
+        for name, value in files.items():
+            self.write(f"{path}/{name}", f"{value}\n")
+        self.link(f"/sys/bus/pci/devices/{address}", f"../../../..{path}")
+        return path
+
+    # --- NVIDIA
+
+    def driver(self, version: str = VERSION) -> None:
+        """Load the driver."""
+        self.devices.update(NVIDIA)
+        self.write("/proc/driver/nvidia/version", NVRM.format(version) + "GCC version:  gcc 12\n")
+        self.write(
+            "/proc/driver/nvidia/params",
+            "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n",
+        )
+        self.node("/dev/nvidiactl", 195, 255)
+        self.node("/dev/nvidia-uvm", NVIDIA["nvidia-uvm"], 0)
+        self.node("/dev/nvidia-uvm-tools", NVIDIA["nvidia-uvm"], 1)
+
+    def gpu(
+        self,
+        address: str,
+        minor: int,
+        *,
+        model: str = "NVIDIA A100-SXM4-80GB",
+        uuid: str | None = None,
+        excluded: bool = False,
+        folder: str | None = None,
+        bridges: str = "",
+        numa: int = 0,
+    ) -> None:
+        """Put a GPU into the machine; the driver gives out minors in another order than PCI."""
+        if not (self.root / "proc/driver/nvidia").exists():
+            self.driver()
+        self.write(
+            f"/proc/driver/nvidia/gpus/{folder or address}/information",
+            INFORMATION.format(
+                model=model,
+                uuid=uuid or UUID.format(minor),
+                address=folder or address,
+                minor=minor,
+                excluded="Yes" if excluded else "No",
+            ),
+        )
+        self.pci(address, bridges, vendor="0x10de", **{"class": "0x030200"}, numa_node=numa)
+        self.node(f"/dev/nvidia{minor}", 195, minor)
+
+    def mig(self, minor: int, gi: int, ci: int = 0) -> None:
+        """Cut a MIG device out of the GPU with this minor."""
+        folder = f"/proc/driver/nvidia/capabilities/gpu{minor}/mig/gi{gi}"
+        self.write(f"{folder}/access", "DeviceFileMinor: 0\n")
+        self.write(f"{folder}/ci{ci}/access", "DeviceFileMinor: 0\n")
+        lines = ["config 1", "monitor 2"]
+        number = 3
+        for gpu in range(8):
+            for instance in range(15):
+                lines.append(f"gpu{gpu}/gi{instance}/access {number}")
+                lines += [
+                    f"gpu{gpu}/gi{instance}/ci{compute}/access {number + 1 + compute}"
+                    for compute in range(8)
+                ]
+                number += 9
+        self.write("/proc/driver/nvidia-caps/mig-minors", "\n".join(lines) + "\n")
+
+
+# --- machines that many tests want
+
+
+def workstation(root: Path) -> Machine:
+    """One T4."""
+    machine = Machine(root)
+    machine.gpu("0000:65:00.0", 0, model="Tesla T4")
+    return machine
+
+
+def eight(root: Path) -> Machine:
+    """Eight A100, whose minors are not in the order of their addresses, on two sockets."""
+    machine = Machine(root)
+    for place, minor in enumerate((2, 3, 0, 1, 6, 7, 4, 5)):
+        bus = 0x07 + 0x20 * place
+        bridge = f"0000:{bus - 2:02x}:01.0/0000:{bus - 1:02x}:00.0"
+        machine.gpu(f"0000:{bus:02x}:00.0", minor, bridges=bridge, numa=place // 4)
+    return machine
