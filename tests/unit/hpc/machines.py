@@ -10,6 +10,7 @@ Device nodes are plain files; `Machine.host` has an `lstat` that knows what they
 from __future__ import annotations
 
 import os
+import struct
 from typing import TYPE_CHECKING
 
 from ocirt_hpc.host import Host
@@ -161,3 +162,64 @@ def eight(root: Path) -> Machine:
         bridge = f"0000:{bus - 2:02x}:01.0/0000:{bus - 1:02x}:00.0"
         machine.gpu(f"0000:{bus:02x}:00.0", minor, bridges=bridge, numa=place // 4)
     return machine
+
+
+# --- files of a driver
+
+
+def library(soname: str, *, bits: int = 64, machine: int | None = None) -> bytes:
+    """Return the smallest shared library with a soname, for x86-64 or i386."""
+    machine = machine or {64: 62, 32: 3}[bits]
+    strings = b"\0" + soname.encode() + b"\0"
+    header, segment, entry = (64, 56, 16) if bits == 64 else (52, 32, 8)
+    dynamic = header + 2 * segment
+    tags = [(14, 1), (5, dynamic + 4 * entry), (10, len(strings)), (0, 0)]
+    size = dynamic + 4 * entry + len(strings)
+    ident = b"\x7fELF" + bytes([bits // 32, 1, 1]) + bytes(9)
+    if bits == 64:
+        head = struct.pack(
+            "<16s2HI3QI6H", ident, 3, machine, 1, 0, header, 0, 0, 64, 56, 2, 0, 0, 0
+        )
+        segments = [
+            struct.pack("<2I6Q", kind, 4, at, at, at, length, length, 8)
+            for kind, at, length in ((1, 0, size), (2, dynamic, 4 * entry))
+        ]
+        held = [struct.pack("<qQ", *tag) for tag in tags]
+    else:
+        head = struct.pack(
+            "<16s2HI3II6H", ident, 3, machine, 1, 0, header, 0, 0, 52, 32, 2, 0, 0, 0
+        )
+        segments = [
+            struct.pack("<8I", kind, at, at, at, length, length, 4, 4)
+            for kind, at, length in ((1, 0, size), (2, dynamic, 4 * entry))
+        ]
+        held = [struct.pack("<iI", *tag) for tag in tags]
+    return b"".join([head, *segments, *held, strings])
+
+
+LIBRARIES = {
+    "libcuda": "libcuda.so.1",
+    "libnvidia-ml": "libnvidia-ml.so.1",
+    "libnvidia-ptxjitcompiler": "libnvidia-ptxjitcompiler.so.1",
+    "libnvidia-encode": "libnvidia-encode.so.1",
+    "libGLX_nvidia": "libGLX_nvidia.so.0",
+    "libnvidia-glcore": "libnvidia-glcore.so.{}",
+    "libnvidia-allocator": "libnvidia-allocator.so.1",
+    "libnvidia-ngx": "libnvidia-ngx.so.1",
+    "libnvidia-novelty": "libnvidia-novelty.so.1",
+    "vdpau/libvdpau_nvidia": "libvdpau_nvidia.so.1",
+}
+
+
+def install(machine: Machine, folder: str = "/usr/lib/x86_64-linux-gnu", version: str = VERSION):
+    """Install the driver's files as a distribution does."""
+    for name, soname in LIBRARIES.items():
+        machine.write(f"{folder}/{name}.so.{version}", library(soname.format(version)))
+    machine.link(f"{folder}/libcuda.so.1", f"libcuda.so.{version}")
+    machine.link(f"{folder}/libcuda.so", "libcuda.so.1")
+    machine.write("/usr/bin/nvidia-smi", "smi")
+    machine.write("/usr/bin/nvidia-cuda-mps-control", "mps")
+    machine.write("/usr/share/vulkan/icd.d/nvidia_icd.json", "{}")
+    machine.write("/etc/OpenCL/vendors/nvidia.icd", "libnvidia-opencl.so.1\n")
+    machine.write(f"/lib/firmware/nvidia/{version}/gsp_ga10x.bin", "gsp")
+    machine.write("/run/nvidia-persistenced/socket", "")

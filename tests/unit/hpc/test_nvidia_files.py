@@ -1,0 +1,121 @@
+"""The driver's files: which capability asks for which, and where they are looked for."""
+
+from __future__ import annotations
+
+import pytest
+from ocirt_hpc import ldcache
+from ocirt_hpc.nvidia import files
+
+from ocirt.errors import ConfigError
+from tests.unit.hpc.machines import VERSION, install, library, workstation
+
+LIB = "/usr/lib/x86_64-linux-gnu"
+
+
+def found(machine, *words, kind=None, version=VERSION):
+    some = files.find(machine.host(), version, files.capabilities(words))
+    return [one for one in some if kind in (None, one.kind)]
+
+
+def stems(machine, *words):
+    return {one.name.partition(".so")[0] for one in found(machine, *words, kind="library")}
+
+
+@pytest.fixture
+def machine(tmp_path):
+    machine = workstation(tmp_path)
+    install(machine)
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["utility"], {"libnvidia-ml"}),
+        (["compute"], {"libcuda", "libnvidia-ptxjitcompiler", "libnvidia-allocator"}),
+        (["ngx"], {"libnvidia-ngx"}),
+        (["graphics"], {"libGLX_nvidia", "libnvidia-glcore", "libnvidia-allocator"}),
+        (
+            ["video"],  # of no use without compute
+            {"libcuda", "libnvidia-ptxjitcompiler", "libnvidia-allocator",
+             "libnvidia-encode", "libvdpau_nvidia"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_capability_asks_for_its_libraries(machine, words, expected):
+    assert stems(machine, *words) == expected
+
+
+def test_all_asks_for_libraries_of_unknown_use_too(machine):
+    every = stems(machine, *files.CAPABILITIES)
+    assert "libnvidia-novelty" not in every
+    assert stems(machine, "all") == every | {"libnvidia-novelty"}
+
+
+def test_a_library_says_what_programs_call_it(machine):
+    (cuda,) = [one for one in found(machine, "compute") if one.name == f"libcuda.so.{VERSION}"]
+    assert (cuda.source, cuda.soname, cuda.bits) == (
+        f"{LIB}/libcuda.so.{VERSION}", "libcuda.so.1", 64,
+    )  # fmt: skip
+    assert (cuda.entry.name, cuda.entry.flags) == ("libcuda.so.1", 0x303)
+
+
+def test_programs_configs_firmware_and_sockets(machine):
+    rest = [one for one in found(machine, "all") if one.kind != "library"]
+    assert {one.destination: one.source for one in rest} == {
+        "/usr/bin/nvidia-smi": "/usr/bin/nvidia-smi",
+        "/usr/bin/nvidia-cuda-mps-control": "/usr/bin/nvidia-cuda-mps-control",
+        "/etc/vulkan/icd.d/nvidia_icd.json": "/usr/share/vulkan/icd.d/nvidia_icd.json",
+        "/etc/OpenCL/vendors/nvidia.icd": "/etc/OpenCL/vendors/nvidia.icd",
+        f"/lib/firmware/nvidia/{VERSION}/gsp_ga10x.bin":
+            f"/lib/firmware/nvidia/{VERSION}/gsp_ga10x.bin",
+        "/run/nvidia-persistenced/socket": "/run/nvidia-persistenced/socket",
+    }  # fmt: skip
+    assert {one.kind for one in found(machine, "utility")} == {
+        "library", "program", "firmware", "socket",
+    }  # fmt: skip
+
+
+def test_32_bits_only_for_compat32(machine):
+    for name, soname in (("libcuda", "libcuda.so.1"), ("libnvidia-ml", "libnvidia-ml.so.1")):
+        machine.write(f"/usr/lib/i386-linux-gnu/{name}.so.{VERSION}", library(soname, bits=32))
+    assert {one.bits for one in found(machine, "compute", kind="library")} == {64}
+    both = found(machine, "compute", "compat32", kind="library")
+    assert {one.bits for one in both} == {64, 32}
+    assert {one.entry.flags for one in both} == {0x303, 0x3}
+
+
+def test_a_folder_that_only_the_loader_knows(tmp_path):
+    machine = workstation(tmp_path)
+    install(machine, "/opt/driver/lib")
+    with pytest.raises(ConfigError, match="no library of the loaded NVIDIA driver 550"):
+        found(machine, "compute")
+    entries = [ldcache.Entry("libcuda.so.1", "/opt/driver/lib/libcuda.so.1", 0x303)]
+    machine.write("/etc/ld.so.cache", ldcache.build(entries))
+    assert "libcuda" in stems(machine, "compute")
+
+
+def test_links_between_folders_do_not_double_anything(machine):
+    machine.link("/lib", "usr/lib") if not (machine.root / "lib").exists() else None
+    machine.link("/usr/lib64", "lib/x86_64-linux-gnu")
+    sources = [one.source for one in found(machine, "all", kind="library")]
+    assert len(sources) == len(set(sources)) == 10
+    assert all(source.startswith(LIB) for source in sources)
+
+
+def test_an_update_without_a_reboot_is_told(tmp_path):
+    machine = workstation(tmp_path)
+    install(machine, version="555.42.02")
+    with pytest.raises(ConfigError, match=r"libcuda.so.555.42.02: is not of the loaded.*reboot"):
+        found(machine, "compute")
+
+
+def test_a_broken_library_is_named(machine):
+    machine.write(f"{LIB}/libcuda.so.{VERSION}", "GROUP (libc.so.6)")
+    with pytest.raises(ConfigError, match=f"{LIB}/libcuda.so.{VERSION}: not an ELF file"):
+        found(machine, "compute")
+
+
+def test_an_unknown_capability_is_an_error():
+    with pytest.raises(ConfigError, match=r'unknown driver capability "gpu" \(have compute,'):
+        files.capabilities(["gpu"])
