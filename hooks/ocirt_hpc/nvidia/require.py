@@ -1,0 +1,112 @@
+"""What an image demands of driver and GPUs: the variables NVIDIA_REQUIRE_*.
+
+    NVIDIA_REQUIRE_CUDA="cuda>=12.4 brand=tesla,driver>=470,driver<471"
+
+All variables have to hold; of the groups in one value, which spaces part, any; of the terms in
+one group, which commas part, all.  What nobody can tell here, the architecture without NVML, say,
+counts as true with a warning: a guess must not keep a program from its GPU.
+
+Source: NVIDIA container toolkit, user guide, "Constraints"; CUDA release notes, table 3, for the
+CUDA version that a branch of the driver supports.
+"""
+
+from __future__ import annotations
+
+from ocirt import log
+from ocirt.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PREFIX = "NVIDIA_REQUIRE_"
+NO_CONSTRAINT = "NVIDIA_REQUIRE_JETPACK"  # names files of Jetson boards
+
+# first driver branch -> the CUDA version that it supports
+CUDA = {
+    410: "10.0", 418: "10.1", 440: "10.2",
+    450: "11.0", 455: "11.1", 460: "11.2", 465: "11.3", 470: "11.4", 495: "11.5", 510: "11.6",
+    515: "11.7", 520: "11.8",
+    525: "12.0", 530: "12.1", 535: "12.2", 545: "12.3", 550: "12.4", 555: "12.5", 560: "12.6",
+    565: "12.7", 570: "12.8", 575: "12.9",
+    580: "13.0", 590: "13.1",
+}  # fmt: skip
+
+# Longest first: "<=" is not "<" with a value of "=".
+OPERATORS: dict[str, Callable[[int], bool]] = {
+    "<=": lambda order: order <= 0,
+    ">=": lambda order: order >= 0,
+    "!=": lambda order: order != 0,
+    "=": lambda order: order == 0,
+    "<": lambda order: order < 0,
+    ">": lambda order: order > 0,
+}
+
+
+def facts(driver_version: str) -> dict[str, str]:
+    """Return what the version of the driver tells: `driver`, and the `cuda` that it supports."""
+    found = {"driver": driver_version}
+    branch = int(driver_version.partition(".")[0])
+    supported = [cuda for first, cuda in CUDA.items() if first <= branch]
+    if supported:
+        found["cuda"] = supported[-1]
+    return found
+
+
+def check(env: dict[str, str], known: dict[str, str]) -> None:
+    """Raise ConfigError for the first variable that does not hold.
+
+    known: values of `cuda`, `driver`, `arch` (compute capability), `brand`, as far as one knows.
+    """
+    for name, value in env.items():
+        if not name.startswith(PREFIX) or name == NO_CONSTRAINT:
+            continue
+        groups = value.split()
+        if groups and not any(_holds(name, group, known) for group in groups):
+            has = ", ".join(f"{fact} {known[fact]}" for fact in known)
+            raise ConfigError(
+                f"process.env: {name}={value}",
+                f"this host does not satisfy it ({has});"
+                " NVIDIA_DISABLE_REQUIRE=true starts the container all the same",
+            )
+
+
+def legacy(cuda_version: str) -> str:
+    """Return the constraint of an image that has CUDA_VERSION alone: at least that CUDA."""
+    return "cuda>=" + ".".join(cuda_version.split(".")[:2])
+
+
+def _holds(name: str, group: str, known: dict[str, str]) -> bool:
+    return all(_term(name, term, known) for term in group.split(",") if term)
+
+
+def _term(name: str, term: str, known: dict[str, str]) -> bool:
+    operator = next((one for one in OPERATORS if one in term), None)
+    if operator is None:
+        raise ConfigError(f"process.env: {name}", f'"{term}" is no constraint')
+    fact, _, value = term.partition(operator)
+    if fact not in known:
+        log.warning(f"{name}: nothing here tells {fact or 'what'} is meant; {term} left unchecked")
+        return True
+    if fact == "brand":
+        if operator not in ("=", "!="):
+            raise ConfigError(f"process.env: {name}", f'"{term}": a brand is = or !=')
+        return OPERATORS[operator](known[fact].lower() != value.lower())
+    try:
+        order = _compare(_version(known[fact]), _version(value))
+    except ValueError:
+        raise ConfigError(f"process.env: {name}", f'"{term}" has no version') from None
+    return OPERATORS[operator](order)
+
+
+def _version(text: str) -> list[int]:
+    if not text.isascii():
+        raise ValueError(text)
+    return [int(part) for part in text.split(".")]
+
+
+def _compare(left: list[int], right: list[int]) -> int:
+    """Return -1, 0 or 1; versions of different length compare as if zeros followed."""
+    length = max(len(left), len(right))
+    left, right = left + [0] * (length - len(left)), right + [0] * (length - len(right))
+    return (left > right) - (left < right)
