@@ -86,7 +86,7 @@ def _term(name: str, term: str, known: dict[str, str]) -> bool:
         raise ConfigError(f"process.env: {name}", f'"{term}" is no constraint')
     fact, _, value = term.partition(operator)
     if fact not in known:
-        log.warning(f"{name}: nothing here tells {fact or 'what'} is meant; {term} left unchecked")
+        log.warning(f'{name}: "{fact}" is not known without NVML; {term} counts as true')
         return True
     if fact == "brand":
         if operator not in ("=", "!="):

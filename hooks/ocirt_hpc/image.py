@@ -1,0 +1,138 @@
+"""Look into a container's root file system, whose every name is hostile.
+
+A path is walked component by component, each opened relative to the descriptor of the one before
+and never followed by the kernel: links are read and taken as the container would, `..` ends at
+the root.  So neither a link nor a rename in the middle of the walk leads outside, and what comes
+back is a descriptor, never a path to open again.
+
+Python has no openat2(RESOLVE_IN_ROOT) without ctypes, which costs more than these few walks.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ocirt.errors import KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+S_IFMT, S_IFREG, S_IFLNK = 0o170000, 0o100000, 0o120000
+O_WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+MOST_LINKS = 40
+
+
+class Image:
+    """A root file system, as a context: it keeps the descriptor of its root."""
+
+    def __init__(self, rootfs: str) -> None:
+        self.rootfs = rootfs
+        self.fd = -1
+
+    def __enter__(self) -> Image:
+        try:
+            self.fd = os.open(self.rootfs, O_WALK | os.O_DIRECTORY)
+        except OSError as error:
+            raise KernelError(error.errno or 0, "root.path", self.rootfs) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self.fd)
+
+    def has(self, path: str) -> bool:
+        """Whether the container would find something at a path."""
+        fd = self._walk(path)
+        if fd is None:
+            return False
+        os.close(fd)
+        return True
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory, in order; [] when it is none."""
+        fd = self._walk(path)
+        if fd is None:
+            return []
+        try:
+            # An O_PATH descriptor lists nothing itself.
+            within = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        except OSError:
+            return []
+        finally:
+            os.close(fd)
+        try:
+            return sorted(os.listdir(within))
+        finally:
+            os.close(within)
+
+    def open(self, path: str) -> int | None:
+        """Return a descriptor to read a regular file by; None when there is none."""
+        fd = self._walk(path)
+        if fd is None:
+            return None
+        try:
+            if os.fstat(fd).st_mode & S_IFMT != S_IFREG:
+                return None
+            return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def read(self, path: str, most: int) -> bytes | None:
+        """Return a regular file of at most `most` bytes; None for any other, or none."""
+        fd = self.open(path)
+        if fd is None:
+            return None
+        held = bytearray()
+        try:
+            while piece := os.read(fd, 1 << 16):
+                held += piece
+                if len(held) > most:
+                    return None
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        return bytes(held)
+
+    def _walk(self, path: str) -> int | None:
+        """Return an O_PATH descriptor of what a path means in the container, or None."""
+        parts = path.split("/")[::-1]
+        held = [os.dup(self.fd)]  # the way from the root to where we are
+        links = 0
+        try:
+            while parts:
+                part = parts.pop()
+                if part in ("", "."):
+                    continue
+                if part == "..":
+                    if len(held) > 1:
+                        os.close(held.pop())
+                    continue
+                fd = os.open(part, O_WALK, dir_fd=held[-1])
+                if os.fstat(fd).st_mode & S_IFMT != S_IFLNK:
+                    held.append(fd)
+                    continue
+                links += 1
+                try:
+                    target = os.readlink("", dir_fd=fd)
+                finally:
+                    os.close(fd)
+                if links > MOST_LINKS or len(parts) > MOST_LINKS * 64:
+                    return None
+                if target.startswith("/"):
+                    while len(held) > 1:
+                        os.close(held.pop())
+                parts += target.split("/")[::-1]
+            return held.pop()
+        except OSError:
+            return None
+        finally:
+            for fd in held:
+                os.close(fd)
