@@ -45,7 +45,7 @@ def apply(
     found = cdi.find(names + more, directories or cdi.DIRECTORIES)
     # An engine leaves the annotations in the config that it has edited.
     found = [one for one in found if one.name in names or not edits.present(config, one)]
-    return edits.apply(config, found, rootless=rootless) if found else None
+    return edits.apply(config, edits.of_cdi(found), rootless=rootless) if found else None
 
 
 def cdi_files(root: str = "/") -> list[File]:

@@ -7,7 +7,9 @@ an engine put it there, is replaced and never doubled.  Every edit keeps its ori
 `Applied` knows it for plan lines and errors, where the place in config.json would mislead.
 
 CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of merging are those of
-the reference implementation, which engines use.
+the reference implementation, which engines use.  What CDI has no word for, the stage's own edits
+say in words of their own: `envDefault` and `envAppend` leave what is set already, `rlimits`, and
+`dropHooks`, programs of prestart hooks whose work is done by other edits.
 """
 
 from __future__ import annotations
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from ocirt_hpc.cdi import Found
+    from ocirt_hpc.tree import Tree
 
     # (origin, item of containerEdits)
     Edit: TypeAlias = tuple[str, Any]
+    # (origin of all of it, containerEdits)
+    Section: TypeAlias = tuple[str, dict[str, Any]]
     Stat: TypeAlias = Callable[[str], os.stat_result]
 
 S_IFMT = 0o170000
@@ -43,6 +48,7 @@ class Applied:
     config        the copy; parts that no edit touches are shared with the original
     origins       place in the copy (`mounts[5]`) -> origin (`nvidia.com/gpu=0: mounts[2]`)
     node_sources  path of a device node in the container -> the host's, where they differ
+    tree          files that have to be made for the container, or None
 
     As a context it renames places in the errors that pass through it.
     """
@@ -51,6 +57,7 @@ class Applied:
         self.config = config
         self.origins: dict[str, str] = {}
         self.node_sources: dict[str, str] = {}
+        self.tree: Tree | None = None
 
     def name(self, where: str) -> str:
         """Return the origin of a place in the config, or the place."""
@@ -79,17 +86,17 @@ class Applied:
 
 def apply(
     config: dict[str, Any],
-    found: list[Found],
+    sections: list[Section],
     *,
     rootless: bool = False,
     root: str = "/",
     lstat: Stat = os.lstat,
 ) -> Applied:
-    """Return the config with the edits of these devices; `config` itself stays as it is.
+    """Return the config with these edits; `config` itself stays as it is.
 
     lstat: what tells about a path of the host; tests have no right to make device nodes.
     """
-    edits = gather(found)
+    edits = gather(sections)
     user = (config.get("process") or {}).get("user") or {}
     edits["deviceNodes"] = [
         (origin, complete(node, user, origin, root, lstat)) for origin, node in edits["deviceNodes"]
@@ -103,29 +110,33 @@ def apply(
     return applied
 
 
-def gather(found: list[Found]) -> dict[str, list[Edit]]:
-    """Return all edits by kind, in the order of the request; a file's own once, before the first.
+def of_cdi(found: list[Found]) -> list[Section]:
+    """Return the edits of CDI devices in the order of the request; a file's own once, before.
 
     CDI specification, "OCI Edits".
     """
-    edits: dict[str, list[Edit]] = {kind: [] for kind in KINDS}
+    sections: list[Section] = []
     files = set()
     for device in found:
         if device.file.path not in files:
             files.add(device.file.path)
-            _collect(edits, device.name.partition("=")[0], device.file.edits)
-        _collect(edits, device.name, device.edits)
+            sections.append((device.name.partition("=")[0], device.file.edits))
+        sections.append((device.name, device.edits))
+    return sections
+
+
+def gather(sections: list[Section]) -> dict[str, list[Edit]]:
+    """Return all edits by kind, in their order."""
+    edits: dict[str, list[Edit]] = {kind: [] for kind in KINDS}
+    for origin, section in sections:
+        for kind, held in edits.items():
+            if kind == "intelRdt":
+                if kind in section:
+                    held.append((f"{origin}: {kind}", section[kind]))
+            else:
+                for index, item in enumerate(section.get(kind) or ()):
+                    held.append((f"{origin}: {kind}[{index}]", item))
     return edits
-
-
-def _collect(edits: dict[str, list[Edit]], origin: str, section: dict[str, Any]) -> None:
-    for kind, held in edits.items():
-        if kind == "intelRdt":
-            if kind in section:
-                held.append((f"{origin}: {kind}", section[kind]))
-        else:
-            for index, item in enumerate(section.get(kind) or ()):
-                held.append((f"{origin}: {kind}[{index}]", item))
 
 
 def present(config: dict[str, Any], device: Found) -> bool:
@@ -226,6 +237,39 @@ def _env(draft: _Draft, edits: list[Edit]) -> None:
         draft.applied.origins[f"process.env[{index}]"] = origin
 
 
+def _env_default(draft: _Draft, edits: list[Edit]) -> None:
+    """What is set already stays, and of two the first counts."""
+    there = set(_names(draft))
+    for edit in edits:
+        name = edit[1].partition("=")[0]
+        if name not in there:
+            there.add(name)
+            _env(draft, [edit])
+
+
+def _env_append(draft: _Draft, edits: list[Edit]) -> None:
+    """A list of paths is added at the end of the one that is set already."""
+    for origin, item in edits:
+        name, _, value = item.partition("=")
+        before = _names(draft).get(name)
+        _env(draft, [(origin, f"{name}={before}:{value}" if before else item)])
+
+
+def _names(draft: _Draft) -> dict[str, str]:
+    env = (draft.config.get("process") or {}).get("env") or ()
+    return {name: value for name, _, value in (item.partition("=") for item in env)}
+
+
+def _rlimits(draft: _Draft, edits: list[Edit]) -> None:
+    """A limit that the config sets itself stays."""
+    if not draft.config.get("process"):
+        return
+    limits = draft.part("process.rlimits", [])
+    for origin, limit in edits:
+        if all(one["type"] != limit["type"] for one in limits):
+            limits.append(draft.note(limit, origin))
+
+
 def _device_nodes(draft: _Draft, edits: list[Edit]) -> None:
     """A node at the same path is replaced; each node gets a rule that lets it be used."""
     for origin, node in edits:
@@ -301,6 +345,14 @@ def _hooks(draft: _Draft, edits: list[Edit]) -> None:
         hooks.append(draft.note(made, origin))
 
 
+def _drop_hooks(draft: _Draft, edits: list[Edit]) -> None:
+    if not (draft.config.get("hooks") or {}).get("prestart"):
+        return
+    names = {name for _, name in edits}
+    hooks = draft.part("hooks.prestart", [])
+    hooks[:] = [hook for hook in hooks if os.path.basename(hook["path"]) not in names]
+
+
 def _same_hook(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one["path"] == other["path"] and (one.get("args") or []) == (other.get("args") or [])
 
@@ -328,9 +380,13 @@ def _remove(items: list[dict[str, Any]], field: str, value: str) -> None:
 # In the order in which they are applied.
 KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
     "env": _env,
+    "envDefault": _env_default,
+    "envAppend": _env_append,
+    "rlimits": _rlimits,
     "deviceNodes": _device_nodes,
     "netDevices": _net_devices,
     "mounts": _mounts,
+    "dropHooks": _drop_hooks,
     "hooks": _hooks,
     "intelRdt": _intel_rdt,
     "additionalGids": _additional_gids,

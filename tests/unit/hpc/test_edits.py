@@ -34,7 +34,8 @@ def config(**linux):
 
 def apply(host, base, *names, **options):
     found = cdi.find([f"acme.com/{name}" for name in names], root=host.root)
-    return edits.apply(base, found, root=host.root, lstat=host.lstat, **options)
+    sections = edits.of_cdi(found)
+    return edits.apply(base, sections, root=host.root, lstat=host.lstat, **options)
 
 
 def made(**section):
@@ -45,7 +46,8 @@ def made(**section):
 
 
 def edited(host, base, **section):
-    return edits.apply(base, [made(**section)], root=host.root, lstat=host.lstat)
+    sections = edits.of_cdi([made(**section)])
+    return edits.apply(base, sections, root=host.root, lstat=host.lstat)
 
 
 def test_the_config_itself_stays_as_it_is(acme):
@@ -74,7 +76,7 @@ def test_a_node_is_completed_from_the_host(acme):
 
 def test_the_edits_of_a_file_come_first_and_once(acme):
     found = cdi.find(["acme.com/card=1", "acme.com/card=0"], root=acme.root)
-    assert [origin for origin, _ in edits.gather(found)["env"]] == [
+    assert [origin for origin, _ in edits.gather(edits.of_cdi(found))["env"]] == [
         "acme.com/card: env[0]",
         "acme.com/card=1: env[0]",
         "acme.com/card=0: env[0]",
@@ -287,3 +289,42 @@ def test_another_device_of_the_same_name_is_not_recognised():
     device = made(deviceNodes=[{"path": "/dev/a", "type": "c", "major": 1, "minor": 5}])
     there = [{"path": "/dev/a", "type": "c", "major": 1, "minor": 3}]
     assert not edits.present(config(devices=there), device)
+
+
+# --- what CDI has no word for
+
+
+def test_a_default_leaves_what_is_set(acme):
+    env = edited(acme, config(), envDefault=["A=c", "NEW=1", "NEW=2"]).config["process"]["env"]
+    assert env == ["PATH=/bin", "ACME_CARD=?", "A=b", "NEW=1"]
+
+
+def test_a_list_of_paths_grows_at_its_end(acme):
+    made = edited(acme, config(), envAppend=["PATH=/opt/bin", "LD_LIBRARY_PATH=/a:/b"])
+    assert made.config["process"]["env"] == [
+        "PATH=/bin:/opt/bin",
+        "ACME_CARD=?",
+        "A=b",
+        "LD_LIBRARY_PATH=/a:/b",
+    ]
+
+
+def test_a_limit_of_the_config_stays(acme):
+    base = config()
+    base["process"]["rlimits"] = [{"type": "RLIMIT_STACK", "soft": 1, "hard": 2}]
+    more = [{"type": name, "soft": 5, "hard": 5} for name in ("RLIMIT_STACK", "RLIMIT_MEMLOCK")]
+    made = edited(acme, base, rlimits=more)
+    assert made.config["process"]["rlimits"] == [
+        {"type": "RLIMIT_STACK", "soft": 1, "hard": 2},
+        {"type": "RLIMIT_MEMLOCK", "soft": 5, "hard": 5},
+    ]
+    assert made.name("process.rlimits[1].soft") == "t.t/t=0: rlimits[1].soft"
+
+
+def test_a_hook_that_the_stage_replaces_goes(acme):
+    base = config()
+    ours = {"path": "/usr/bin/nvidia-container-runtime-hook", "args": ["x", "prestart"]}
+    base["hooks"] = {"prestart": [{"path": "/proc/1/exe"}, ours], "poststop": [ours]}
+    made = edited(acme, base, dropHooks=["nvidia-container-runtime-hook"])
+    assert made.config["hooks"] == {"prestart": [{"path": "/proc/1/exe"}], "poststop": [ours]}
+    assert len(base["hooks"]["prestart"]) == 2

@@ -1,0 +1,88 @@
+"""Let an image's own loader find the libraries that the stage puts into the container.
+
+What the image has decides, and `Way` says what came of it:
+
+    glibc   its cache, with our libraries before its own, over /etc/ld.so.cache
+    musl    its search path, with our folders after its own, over /etc/ld-musl-ARCH.path
+    none    an image with neither has programs that load nothing
+
+Where a file cannot be laid over, LD_LIBRARY_PATH gets the folders instead.  No program runs.
+
+Source: ld.so(8); musl, ldso/dynlink.c.
+"""
+
+from __future__ import annotations
+
+from ocirt import log
+from ocirt.errors import ConfigError
+from ocirt_hpc import ldcache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ocirt_hpc.image import Image
+    from ocirt_hpc.tree import Tree
+
+CACHE = "/etc/ld.so.cache"
+LARGEST_PATH_FILE = 64 << 10
+MUSL_FOLDERS = "/lib:/usr/local/lib:/usr/lib"  # where it looks when there is no file
+LOADERS = ("/lib64", "/lib", "/usr/lib64", "/usr/lib")
+
+OPTIONS = ["bind", "ro", "nosuid", "nodev", "noexec", "private"]
+
+
+class Way:
+    """How the loader was told: `how` (cache, path, env, none), and the edits for it."""
+
+    def __init__(self, how: str, edits: dict[str, Any]) -> None:
+        self.how = how
+        self.edits = edits
+
+
+def tell(
+    image: Image,
+    entries: Iterable[ldcache.Entry],
+    folders: list[str],
+    tree: Tree,
+    *,
+    writable: bool = True,
+) -> Way:
+    """Return how the image's loader finds these libraries, which lie in these folders.
+
+    entries: as the cache wants them, paths as in the container.  writable: whether a mount point
+    can be made where the image lacks the file.
+    """
+    names = [name for folder in LOADERS for name in image.names(folder)]
+    musl = [name for name in names if name.startswith("ld-musl-") and ".so" in name]
+    if musl:
+        path = f"/etc/{musl[0].partition('.so')[0]}.path"
+        if image.has(path) or writable:
+            held = image.read(path, LARGEST_PATH_FILE)
+            text = held.decode("utf-8", "surrogateescape") if held is not None else MUSL_FOLDERS
+            lines = "\n".join([text.rstrip("\n"), *folders]) + "\n"
+            source = tree.file("ld-musl.path", lines.encode("utf-8", "surrogateescape"))
+            return Way("path", _over(path, source))
+        return Way("env", _env(folders))
+    if not any(name.startswith(("ld-linux", "ld64.so", "ld.so.1")) for name in names):
+        log.debug("the image has no loader: its programs are static and load no driver")
+        return Way("none", {})
+    if not image.has(CACHE) and not writable:
+        return Way("env", _env(folders))
+    held = image.read(CACHE, ldcache.LARGEST)
+    try:
+        before = ldcache.parse(held) if held is not None else []
+    except ConfigError as error:
+        log.warning(f"the image's {CACHE} is left out: {error}")
+        before = []
+    source = tree.file("ld.so.cache", ldcache.build(ldcache.merge(entries, before)))
+    return Way("cache", _over(CACHE, source))
+
+
+def _over(path: str, source: str) -> dict[str, Any]:
+    return {"mounts": [{"containerPath": path, "hostPath": source, "options": OPTIONS}]}
+
+
+def _env(folders: list[str]) -> dict[str, Any]:
+    return {"envAppend": [f"LD_LIBRARY_PATH={':'.join(folders)}"]}

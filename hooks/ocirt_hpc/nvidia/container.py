@@ -1,0 +1,208 @@
+"""What a container needs for the GPUs that were chosen for it, as edits of its config.
+
+Device nodes with their rules, the driver's files by capability in a place of their own, the links
+that programs look for, and /proc/driver/nvidia with the chosen GPUs alone.
+
+Libraries go to LIBRARIES, one bind mount each, on a folder that the stage makes: nothing of the
+image is covered, and it is the same for every distribution.
+"""
+
+from __future__ import annotations
+
+from ocirt.errors import ConfigError
+from ocirt_hpc.nvidia.driver import CONTROL, GPU_MAJOR, MODESET, PROC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ocirt_hpc.host import Node
+    from ocirt_hpc.nvidia.choice import Chosen
+    from ocirt_hpc.nvidia.driver import Driver, Gpu
+    from ocirt_hpc.nvidia.files import File
+    from ocirt_hpc.tree import Tree
+
+PLACE = "/run/ocirt/hpc"  # in the container
+LIBRARIES = {64: "lib64", 32: "lib32"}  # below it
+
+# A socket must be writable to be connected to; a library must not be noexec.
+OPTIONS = {
+    "library": ("bind", "ro", "nosuid", "nodev", "private"),
+    "program": ("bind", "ro", "nosuid", "nodev", "private"),
+    "config": ("bind", "ro", "nosuid", "nodev", "noexec", "private"),
+    "firmware": ("bind", "ro", "nosuid", "nodev", "noexec", "private"),
+    "socket": ("bind", "nosuid", "nodev", "noexec", "private"),
+}
+
+# link -> what has to be there for it, by the names of libraries
+LINKS = {
+    "libcuda.so": "libcuda.so.1",
+    "libGLX_indirect.so.0": "libGLX_nvidia.so.0",
+    "libnvidia-opticalflow.so": "libnvidia-opticalflow.so.1",
+    "gbm/nvidia-drm_gbm.so": "libnvidia-allocator.so.1",
+}
+
+GRAPHIC = {"graphics", "video", "display"}
+
+
+# --- device nodes
+
+
+def nodes(driver: Driver, chosen: Iterable[Chosen], wanted: set[str]) -> list[Node]:
+    """Return the device nodes for the chosen GPUs, each once.
+
+    ConfigError names the kernel module that is not loaded, and the command that loads it.
+    """
+    found: dict[str, Node] = {}
+
+    def add(path: str, major: int, minor: int) -> None:
+        found[path] = driver.node(path, major, minor)
+
+    for one in chosen:
+        add(one.gpu.path, GPU_MAJOR, one.gpu.minor)
+        if one.mig is not None:
+            major = _major(driver, "nvidia-caps", "modprobe nvidia")
+            for minor in (one.mig.gi_minor, one.mig.ci_minor):
+                add(f"/dev/nvidia-caps/nvidia-cap{minor}", major, minor)
+        if wanted & GRAPHIC:
+            for node in _drm(driver, one.gpu):
+                found[node.path] = node
+    add("/dev/nvidiactl", GPU_MAJOR, CONTROL)
+    if "compute" in wanted and found:
+        major = _major(driver, "nvidia-uvm", "nvidia-modprobe -u -c 0")
+        add("/dev/nvidia-uvm", major, 0)
+        add("/dev/nvidia-uvm-tools", major, 1)
+    if wanted & {"graphics", "display"} and driver.host.exists("/sys/module/nvidia_modeset"):
+        add("/dev/nvidia-modeset", GPU_MAJOR, MODESET)
+    return list(found.values())
+
+
+def channels(driver: Driver, ids: Iterable[str]) -> list[Node]:
+    """Return the nodes of IMEX channels, by which GPUs of several nodes share memory."""
+    found = []
+    for text in ids:
+        if not (text.isascii() and text.isdecimal() and int(text) < 1 << 20):
+            raise ConfigError(f'"{text}" is not an IMEX channel')
+        major = driver.host.major("nvidia-caps-imex-channels")
+        if major is None:
+            raise ConfigError(f"IMEX channel {text}: the loaded NVIDIA driver has none")
+        path = f"/dev/nvidia-caps-imex-channels/channel{int(text)}"
+        found.append(driver.node(path, major, int(text)))
+    return found
+
+
+def _major(driver: Driver, name: str, command: str) -> int:
+    major = driver.host.major(name)
+    if major is None:
+        raise ConfigError(f"/proc/devices: {name} is not there; as root on the host: {command}")
+    return major
+
+
+def _drm(driver: Driver, gpu: Gpu) -> list[Node]:
+    """Return the GPU's nodes below /dev/dri, by the numbers that sysfs tells."""
+    pci = driver.host.pci(gpu.address)
+    found = []
+    for name in pci.names("drm") if pci else ():
+        numbers = driver.host.text(f"{pci.path}/drm/{name}/dev") if pci else None
+        if numbers and name.startswith(("card", "renderD")):
+            major, _, minor = numbers.partition(":")
+            found.append(driver.node(f"/dev/dri/{name}", int(major), int(minor)))
+    return found
+
+
+def node_edits(found: Iterable[Node]) -> dict[str, Any]:
+    """Return the edits that put device nodes into a container, with groups that may use them.
+
+    Read and write, never mknod: no program needs that.
+    """
+    made, gids = [], []
+    for node in found:
+        made.append(
+            {
+                "path": node.path,
+                "type": node.kind,
+                "major": node.major,
+                "minor": node.minor,
+                "fileMode": node.mode,
+                "uid": node.uid,
+                "gid": node.gid,
+                "permissions": "rw",
+            }
+        )
+        if node.gid and node.mode & 0o006 != 0o006 and node.gid not in gids:
+            gids.append(node.gid)
+    return {"deviceNodes": made, "additionalGids": gids}
+
+
+# --- files
+
+
+def file_edits(root: str, found: Iterable[File], tree: Tree) -> dict[str, Any]:
+    """Return the mounts of the driver's files; folders and links for libraries go to `tree`.
+
+    root: the driver's root on the host, before each source.
+    """
+    mounts = []
+    there: dict[str, set[str]] = {}
+    for file in found:
+        destination = file.destination
+        if file.kind == "library":
+            folder = LIBRARIES[file.bits]
+            below = "vdpau/" if "/vdpau/" in file.source else ""
+            names = there.setdefault(folder, set())
+            path = f"{folder}/{below}{file.name}"
+            if path in tree.files:
+                continue
+            tree.file(path)
+            names.add(file.name)
+            if file.soname and file.soname not in names:
+                tree.link(f"{folder}/{below}{file.soname}", file.name)
+                names.add(file.soname)
+            destination = f"{PLACE}/{path}"
+        options = list(OPTIONS[file.kind])
+        mounts.append(
+            {"containerPath": destination, "hostPath": root + file.source, "options": options}
+        )
+    for folder, names in there.items():
+        for link, target in LINKS.items():
+            if target in names and link not in names:
+                up = "../" * link.count("/")
+                tree.link(f"{folder}/{link}", up + target)
+    return {"mounts": mounts}
+
+
+def proc_edits(driver: Driver, chosen: Iterable[Chosen], tree: Tree) -> dict[str, Any]:
+    """Return the mount that shows /proc/driver/nvidia with the chosen GPUs alone.
+
+    ModifyDeviceFiles is 0 in it: the driver's libraries must not try to make nodes.
+    """
+    base = "proc-driver-nvidia"
+    source = tree.folder(base)
+    for name in ("version", "registry", "params"):
+        text = driver.host.text(f"{PROC}/{name}")
+        if text is not None:
+            if name == "params":
+                text = text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0")
+            tree.file(f"{base}/{name}", f"{text}\n".encode())
+    tree.folder(f"{base}/gpus")
+    for one in chosen:
+        folder = f"gpus/{one.gpu.folder}"
+        for name in driver.host.names(f"{PROC}/{folder}"):
+            _copy(driver, f"{folder}/{name}", f"{base}/{folder}/{name}", tree)
+        if one.mig is not None:
+            above = f"capabilities/gpu{one.gpu.minor}/mig/gi{one.mig.gi}"
+            for name in (f"{above}/access", f"{above}/ci{one.mig.ci}/access"):
+                _copy(driver, name, f"{base}/{name}", tree)
+    mount = {
+        "containerPath": PROC,
+        "hostPath": source,
+        "options": ["bind", "ro", "nosuid", "nodev", "noexec", "private"],
+    }
+    return {"mounts": [mount]}
+
+
+def _copy(driver: Driver, name: str, path: str, tree: Tree) -> None:
+    text = driver.host.text(f"{PROC}/{name}")
+    if text is not None:
+        tree.file(path, f"{text}\n".encode())

@@ -1,0 +1,69 @@
+"""A request for NVIDIA's GPUs, turned into edits: the whole way on one screen."""
+
+from __future__ import annotations
+
+from ocirt import log
+from ocirt.errors import At, ConfigError
+from ocirt_hpc import ldcache, loader
+from ocirt_hpc.nvidia import choice, container, driver, files, require
+from ocirt_hpc.nvidia.request import HOOKS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt_hpc.edits import Section
+    from ocirt_hpc.host import Host
+    from ocirt_hpc.image import Image
+    from ocirt_hpc.nvidia.request import Request
+    from ocirt_hpc.tree import Tree
+
+
+def sections(
+    request: Request, host: Host, image: Image, tree: Tree, *, writable: bool = True
+) -> list[Section]:
+    """Return the edits for a request, each under the name of what asked for it.
+
+    A host without the driver is an error when devices were named, and a warning when `all` was:
+    images ask for that by themselves.  writable: whether the image can get new mount points.
+    """
+    with At(f"process.env: {request.origin}"):
+        loaded = driver.find(host)
+        if loaded is None:
+            if request.explicit:
+                raise ConfigError("no NVIDIA driver is loaded on this host")
+            log.warning(f"{request.origin}: no NVIDIA driver is loaded on this host; left out")
+            return []
+        wanted = files.capabilities(request.capabilities)
+        chosen = choice.choose(loaded, request.names)
+    require.check(request.requirements, require.facts(loaded.version))
+    for one in chosen:
+        if one.mig is None and one.gpu.migs:
+            log.warning(f"GPU {one.name} is cut into MIG devices: as a whole it runs no programs")
+
+    nodes = container.nodes(loaded, chosen, wanted)
+    nodes += container.channels(loaded, request.channels)
+    found = files.find(host, loaded.version, wanted)
+    mounts = container.file_edits(host.root, found, tree)
+    folders = sorted({f"{container.PLACE}/{path.partition('/')[0]}" for path in tree.files})
+    entries = [
+        ldcache.Entry(
+            one.entry.name, f"{container.LIBRARIES[one.bits]}/{one.name}", one.entry.flags
+        )
+        for one in found
+        if one.entry is not None
+    ]
+    for entry in entries:
+        entry.path = f"{container.PLACE}/{entry.path}"
+    way = loader.tell(image, entries, folders, tree, writable=writable)
+    place = {
+        "containerPath": container.PLACE,
+        "hostPath": tree.place,
+        "options": ["bind", "ro", "nosuid", "nodev", "private"],
+    }
+    return [
+        (request.origin, container.node_edits(nodes)),
+        (request.origin, {"mounts": [place]}),
+        (request.origin, mounts),
+        (request.origin, container.proc_edits(loaded, chosen, tree)),
+        (request.origin, way.edits),
+        (request.origin, {"dropHooks": list(HOOKS)}),
+    ]
