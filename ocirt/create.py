@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from ocirt.state import Container
 
 
+# Variables that ask for devices, or that images from before those have.
+REQUESTS = ("NVIDIA_VISIBLE_DEVICES=", "CUDA_VERSION=")
+
+
 class Wish:
     """What the caller of `create` or `run` wants besides the config: the options of the verbs.
 
@@ -58,6 +62,7 @@ class Wish:
         self.devices: list[str] = []
         self.cdi_annotations = False
         self.cdi_dirs: list[str] = []
+        self.hpc_config = ""
         self.detach = True
         self.gate = True
 
@@ -106,18 +111,18 @@ class Draft:
 
     def _edits(self) -> Applied | None:
         """Return what the requested devices add, as any part of the config to be checked."""
-        wish = self.wish
-        if not wish.devices and not (wish.cdi_annotations and self.config.get("annotations")):
+        wish, env = self.wish, (self.config.get("process") or {}).get("env") or ()
+        # The stage costs a plain container these few looks, and not one import.
+        if not (
+            wish.devices
+            or wish.hpc_config
+            or (wish.cdi_annotations and self.config.get("annotations"))
+            or any(item.startswith(REQUESTS) for item in env)
+        ):
             return None
         from ocirt import hpc
 
-        return hpc.apply(
-            self.config,
-            wish.devices,
-            annotations=wish.cdi_annotations,
-            directories=wish.cdi_dirs,
-            rootless=wish.rootless,
-        )
+        return hpc.apply(self.config, wish, self.bundle)
 
     def _decide(self) -> None:
         if self.notify:
@@ -234,6 +239,8 @@ def _make(draft: Draft, undo: Undo) -> Made:
     readiness = _listen(container, wish.gate) if draft.notify else None
     if readiness:
         undo.add(readiness.close)
+    if draft.edits is not None and draft.edits.tree is not None:
+        draft.edits.tree.write()
 
     init = Init(draft.plan, draft.context.slots)
     fds: list[int] = []

@@ -10,6 +10,7 @@ import os
 import sys
 
 import ocirt
+from ocirt import bundle as bundles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,34 +19,24 @@ if TYPE_CHECKING:
     from ocirt_hpc.cdi import File
     from ocirt_hpc.edits import Applied
 
+    from ocirt.create import Wish
+
 NAME = "ocirt_hpc"
 
 
-def apply(
-    config: dict[str, Any],
-    devices: list[str],
-    *,
-    annotations: bool = False,
-    directories: list[str] | None = None,
-    rootless: bool = False,
-) -> Applied | None:
-    """Return the config with the edits of what is asked for; None when that comes to nothing.
-
-    devices: qualified names of CDI devices.  annotations: those in the config's count as well.
-    directories: where CDI files are looked for, by default /etc/cdi and /var/run/cdi.
-    """
+def apply(config: dict[str, Any], wish: Wish, bundle: str) -> Applied | None:
+    """Return the config with the edits of what is asked for; None when that comes to nothing."""
     _place()
-    from ocirt_hpc import cdi, edits, request
+    from ocirt_hpc import stage
 
-    names = request.by_option(devices)
-    more = request.by_annotations(config) if annotations else []
-    more = [name for name in more if name not in names]
-    if not names and not more:
-        return None
-    found = cdi.find(names + more, directories or cdi.DIRECTORIES)
-    # An engine leaves the annotations in the config that it has edited.
-    found = [one for one in found if one.name in names or not edits.present(config, one)]
-    return edits.apply(config, edits.of_cdi(found), rootless=rootless) if found else None
+    place = os.path.join(wish.root, wish.container_id, "hpc")
+    caller = stage.Caller(bundles.rootfs(config, bundle), place)
+    caller.devices = wish.devices
+    caller.annotations = wish.cdi_annotations
+    caller.directories = wish.cdi_dirs
+    caller.site = wish.hpc_config
+    caller.rootless = wish.rootless
+    return stage.run(config, caller)
 
 
 def cdi_files(root: str = "/") -> list[File]:

@@ -48,6 +48,7 @@ def wish(arguments: Arguments, settings: Settings) -> Wish:
     made.devices = arguments.device
     made.cdi_annotations = settings.cdi_annotations
     made.cdi_dirs = settings.cdi_dirs
+    made.hpc_config = settings.hpc_config
     return made
 
 

@@ -44,6 +44,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     wish.devices = arguments.device
     wish.cdi_annotations = settings.cdi_annotations
     wish.cdi_dirs = settings.cdi_dirs
+    wish.hpc_config = settings.hpc_config
     draft = Draft(wish)
     rows = _writes(draft) + [_row(op) for op in draft.plan]
     if arguments.format == "json":

@@ -26,6 +26,13 @@ OPTIONS: tuple[Row, ...] = (
     ("cgroup-manager", "", "NAME", "", "cgroupfs, systemd or disabled (default: cgroupfs)"),
     ("cdi-spec-dir", "", "DIR", (), "look for CDI files there only; repeatable, the last one wins"),
     ("cdi-annotations", "", "", False, "add the CDI devices that annotations (cdi.k8s.io/*) name"),
+    (
+        "hpc-config",
+        "",
+        "FILE",
+        "",
+        "the site's settings for devices (default: /etc/ocirt/hpc.toml)",
+    ),
     ("rootless", "", "WHEN", "auto", "go without what only root can do: true, false or auto"),
     ("version", "v", "", False, "print the version"),
 )
@@ -57,6 +64,7 @@ class Settings:
             self.cgroup_driver = "systemd"
         self.cdi_annotations: bool = arguments.cdi_annotations
         self.cdi_dirs: list[str] = [os.path.abspath(one) for one in arguments.cdi_spec_dir]
+        self.hpc_config: str = arguments.hpc_config and os.path.abspath(arguments.hpc_config)
         if arguments.rootless not in ("true", "false", "auto"):
             raise Error(f"invalid rootless: {arguments.rootless}: not true, false or auto")
         self._rootless: bool | None = {"true": True, "false": False}.get(arguments.rootless)

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from ocirt.plan import Context
     from ocirt.plan.mountopts import Options
 
-# What may be covered inside /proc: files that lxcfs and its like replace for a container.
+# What may be covered inside /proc: files that lxcfs and its like replace for a container, and
+# what the NVIDIA driver tells of GPUs.
 IN_PROC_ALLOWED = frozenset({
     "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
-    "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
+    "/proc/driver/nvidia", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
     "/proc/sys/crypto/fips_enabled",
 })  # fmt: skip
 

@@ -10,6 +10,7 @@ image is covered, and it is the same for every distribution.
 from __future__ import annotations
 
 from ocirt.errors import ConfigError
+from ocirt_hpc.ldcache import Entry
 from ocirt_hpc.nvidia.driver import CONTROL, GPU_MAJOR, MODESET, PROC
 
 TYPE_CHECKING = False
@@ -138,12 +139,12 @@ def node_edits(found: Iterable[Node]) -> dict[str, Any]:
 # --- files
 
 
-def file_edits(root: str, found: Iterable[File], tree: Tree) -> dict[str, Any]:
-    """Return the mounts of the driver's files; folders and links for libraries go to `tree`.
+def file_edits(root: str, found: Iterable[File], tree: Tree) -> tuple[dict[str, Any], list[Entry]]:
+    """Return the mounts of the driver's files, and what its libraries are to the loader.
 
-    root: the driver's root on the host, before each source.
+    The folders of the libraries, and their links, go to `tree`.  root: before each source.
     """
-    mounts = []
+    mounts, entries = [], []
     there: dict[str, set[str]] = {}
     for file in found:
         destination = file.destination
@@ -156,6 +157,8 @@ def file_edits(root: str, found: Iterable[File], tree: Tree) -> dict[str, Any]:
                 continue
             tree.file(path)
             names.add(file.name)
+            if file.entry is not None and not below:
+                entries.append(Entry(file.entry.name, f"{PLACE}/{path}", file.entry.flags))
             if file.soname and file.soname not in names:
                 tree.link(f"{folder}/{below}{file.soname}", file.name)
                 names.add(file.soname)
@@ -169,7 +172,7 @@ def file_edits(root: str, found: Iterable[File], tree: Tree) -> dict[str, Any]:
             if target in names and link not in names:
                 up = "../" * link.count("/")
                 tree.link(f"{folder}/{link}", up + target)
-    return {"mounts": mounts}
+    return {"mounts": mounts}, entries
 
 
 def proc_edits(driver: Driver, chosen: Iterable[Chosen], tree: Tree) -> dict[str, Any]:

@@ -13,6 +13,9 @@ Source: NVIDIA container toolkit, user guide, "Environment variables (OCI spec)"
 
 from __future__ import annotations
 
+from ocirt.errors import ConfigError
+from ocirt_hpc.nvidia import require
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -39,6 +42,19 @@ class Request:
         self.channels: list[str] = []
         self.requirements: dict[str, str] = {}
 
+    def limit(self, allowed: list[str]) -> None:
+        """Refuse a capability that the site does not allow; `all` means those that it does."""
+        if "all" in allowed:
+            return
+        if "all" in self.capabilities:
+            self.capabilities = list(allowed)
+        for word in self.capabilities:
+            if word not in allowed:
+                raise ConfigError(
+                    f"process.env: {CAPABILITIES}",
+                    f'the site does not allow "{word}" (nvidia.capabilities in hpc.toml)',
+                )
+
 
 def variables(config: dict[str, Any]) -> dict[str, str]:
     """Return the environment of the config's process; of two the last counts, as for runc."""
@@ -51,8 +67,6 @@ def of_env(config: dict[str, Any]) -> Request | None:
 
     An image from before NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.
     """
-    from ocirt_hpc.nvidia import require
-
     env = variables(config)
     value = env.get(DEVICES)
     legacy = "CUDA_VERSION" in env and "NVIDIA_REQUIRE_CUDA" not in env

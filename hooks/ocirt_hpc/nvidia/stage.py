@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocirt import log
 from ocirt.errors import At, ConfigError
-from ocirt_hpc import ldcache, loader
+from ocirt_hpc import loader
 from ocirt_hpc.nvidia import choice, container, driver, files, require
 from ocirt_hpc.nvidia.request import HOOKS
 
@@ -42,17 +42,10 @@ def sections(
     nodes = container.nodes(loaded, chosen, wanted)
     nodes += container.channels(loaded, request.channels)
     found = files.find(host, loaded.version, wanted)
-    mounts = container.file_edits(host.root, found, tree)
-    folders = sorted({f"{container.PLACE}/{path.partition('/')[0]}" for path in tree.files})
-    entries = [
-        ldcache.Entry(
-            one.entry.name, f"{container.LIBRARIES[one.bits]}/{one.name}", one.entry.flags
-        )
-        for one in found
-        if one.entry is not None
+    mounts, entries = container.file_edits(host.root, found, tree)
+    folders = [
+        f"{container.PLACE}/{name}" for name in container.LIBRARIES.values() if name in tree.folders
     ]
-    for entry in entries:
-        entry.path = f"{container.PLACE}/{entry.path}"
     way = loader.tell(image, entries, folders, tree, writable=writable)
     place = {
         "containerPath": container.PLACE,

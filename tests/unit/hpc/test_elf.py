@@ -64,7 +64,9 @@ def test_what_is_no_elf_file_is_refused(tmp_path):
 
 
 @needs_gcc
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_broken_files_are_refused_in_words(library, tmp_path, data):
     whole = bytearray(library.read_bytes())

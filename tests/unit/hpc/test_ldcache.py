@@ -130,13 +130,13 @@ entries = st.lists(
 )
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(entries)
 def test_what_is_built_is_read_again(some):
     assert fields(ldcache.parse(ldcache.build(some))) == fields(some)
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(entries, entries)
 def test_of_two_for_one_name_the_first_list_wins(first, then):
     taken = {(one.name, one.flags) for one in first}
@@ -144,7 +144,7 @@ def test_of_two_for_one_name_the_first_list_wins(first, then):
     assert sorted(map(id, ldcache.merge(first, then))) == sorted(map(id, first + kept))
 
 
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=150)
 @given(st.data(), entries)
 def test_broken_caches_are_refused_in_words(data, some):
     whole = bytearray(ldcache.build(some))
