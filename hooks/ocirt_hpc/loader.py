@@ -72,7 +72,7 @@ def tell(
         return Way("env", _env(folders))
     held = image.read(CACHE, ldcache.LARGEST)
     try:
-        before = ldcache.parse(held) if held is not None else []
+        before = ldcache.parse(held) if held else []
     except ConfigError as error:
         log.warning(f"the image's {CACHE} is left out: {error}")
         before = []

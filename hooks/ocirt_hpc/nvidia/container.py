@@ -158,7 +158,8 @@ def file_edits(root: str, found: Iterable[File], tree: Tree) -> tuple[dict[str, 
             tree.file(path)
             names.add(file.name)
             if file.entry is not None and not below:
-                entries.append(Entry(file.entry.name, f"{PLACE}/{path}", file.entry.flags))
+                place = f"{PLACE}/{folder}/{file.soname}"
+                entries.append(Entry(file.soname, place, file.entry.flags))
             if file.soname and file.soname not in names:
                 tree.link(f"{folder}/{below}{file.soname}", file.name)
                 names.add(file.soname)

@@ -46,6 +46,8 @@ def sections(
     folders = [
         f"{container.PLACE}/{name}" for name in container.LIBRARIES.values() if name in tree.folders
     ]
+    # A machine that is only a directory has no procfs to cover.
+    overlay = {} if host.root else container.proc_edits(loaded, chosen, tree)
     way = loader.tell(image, entries, folders, tree, writable=writable)
     place = {
         "containerPath": container.PLACE,
@@ -56,7 +58,7 @@ def sections(
         (request.origin, container.node_edits(nodes)),
         (request.origin, {"mounts": [place]}),
         (request.origin, mounts),
-        (request.origin, container.proc_edits(loaded, chosen, tree)),
+        (request.origin, overlay),
         (request.origin, way.edits),
         (request.origin, {"dropHooks": list(HOOKS)}),
     ]

@@ -1,0 +1,259 @@
+"""GPUs in real containers, on a machine that is a directory: nodes, rules, libraries, loaders.
+
+The driver's majors have no driver here, so opening a node gives ENXIO where the rules allow it
+and EPERM where they do not.  The stand-in for libcuda is a real library with its real soname,
+which programs of real images find through their own loader.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import only_ocirt
+from tests.unit.hpc import machines
+
+pytestmark = only_ocirt("other runtimes leave GPUs to hooks")
+
+GCC = shutil.which("gcc")
+MUSL = shutil.which("musl-gcc")
+LDCONFIG = shutil.which("ldconfig", path="/sbin:/usr/sbin:/usr/bin")
+DENY_ALL = {"allow": False, "access": "rwm"}
+
+LIBRARY = "int cuInit(void) { return 42; }\n"
+PROGRAM = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+int main(void) {
+  void *cuda = dlopen("libcuda.so.1", RTLD_NOW);
+  if (!cuda) { printf("%s\\n", dlerror()); return 1; }
+  int (*init)(void) = (int (*)(void))dlsym(cuda, "cuInit");
+  Dl_info info;
+  dladdr((void *)init, &info);
+  printf("%d %s\\n", init(), info.dli_fname);
+  return 0;
+}
+"""
+FOUND = "42 /run/ocirt/hpc/lib64/libcuda.so.1"
+
+needs_gcc = pytest.mark.skipif(GCC is None, reason="needs gcc")
+needs_musl = pytest.mark.skipif(MUSL is None, reason="needs musl-gcc")
+needs_ldconfig = pytest.mark.skipif(LDCONFIG is None, reason="needs glibc's ldconfig")
+
+
+@pytest.fixture
+def gpus(workdir):
+    """Eight GPUs, and a driver whose libcuda can be loaded."""
+    gpus = machines.eight(Path(workdir) / "machine")
+    machines.install(gpus)
+    if GCC:
+        cuda = gpus.root / f"usr/lib/x86_64-linux-gnu/libcuda.so.{machines.VERSION}"
+        build(cuda, LIBRARY, "-shared", "-nostdlib", "-fPIC", "-Wl,-soname,libcuda.so.1")
+    gpus.host()
+    settings = gpus.write("/hpc.toml", f'[stage]\nhost-root = "{gpus.root}"\n')
+    settings.chmod(0o600)
+    return gpus
+
+
+def build(path, source, *options, compiler=None):
+    subprocess.run(
+        [compiler or GCC, "-x", "c", "-", "-o", path, *options],
+        input=source, text=True, check=True, timeout=60,
+    )  # fmt: skip
+
+
+def asking(bundle, *env, **changes):
+    bundle.config["process"]["env"] += env
+    bundle.patch(**changes)
+    return bundle
+
+
+def run(runtime, gpus, bundle):
+    return runtime(
+        "--hpc-config", str(gpus.root / "hpc.toml"), "run", "--bundle", bundle.path, bundle.id
+    )
+
+
+def put(bundle, source, destination=None):
+    path = bundle.inside(destination or source)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    shutil.copy(source, path)
+
+
+# --- nodes and rules
+
+
+def test_the_gpus_asked_for_and_no_other(runtime, bundle, gpus):
+    b = bundle.sh(
+        "cd /dev; ls -d nvidia*; for n in nvidia2 nvidiactl other; do head -c 1 $n; done; true",
+        linux={
+            "devices": [{"path": "/dev/other", "type": "c", "major": 195, "minor": 0}],
+            "resources": {"devices": [DENY_ALL]},
+        },
+    )
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
+    assert result.out.split() == ["nvidia-uvm", "nvidia-uvm-tools", "nvidia2", "nvidiactl"]
+    lines = result.err.splitlines()
+    assert ["No such device or address" in line for line in lines[:2]] == [True, True], lines
+    assert "Operation not permitted" in lines[2]
+
+
+def test_a_mig_device_is_its_gpu_and_two_capabilities(runtime, bundle, gpus):
+    gpus.mig(2, 9)
+    name = f"MIG-{machines.UUID.format(2)}/9/0"
+    b = bundle.sh("cd /dev; ls -d nvidia?; ls nvidia-caps")
+    result = run(runtime, gpus, asking(b, f"NVIDIA_VISIBLE_DEVICES={name}"))
+    minor = 3 + 9 * (15 * 2 + 9)
+    assert result.out.split() == ["nvidia2", f"nvidia-cap{minor}", f"nvidia-cap{minor + 1}"]
+
+
+@pytest.mark.parametrize("value", ["void", ""])
+def test_nothing_asked_nothing_done(runtime, bundle, gpus, value):
+    b = bundle.sh("ls -d /dev/nvidia* /run/ocirt 2>/dev/null; true")
+    assert run(runtime, gpus, asking(b, f"NVIDIA_VISIBLE_DEVICES={value}")).out == ""
+
+
+def test_none_gives_the_driver_without_a_gpu(runtime, bundle, gpus):
+    b = bundle.sh("cd /dev; ls -d nvidia*; ls -l /usr/bin/nvidia-smi | cut -c 1-10")
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=none"))
+    assert result.out.split() == [
+        "nvidia-uvm", "nvidia-uvm-tools", "nvidiactl", "-rw-r--r--",
+    ]  # fmt: skip
+
+
+def test_capabilities_select_files(runtime, bundle, gpus):
+    b = bundle.sh("ls /run/ocirt/hpc/lib64")
+    env = ["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=utility"]
+    names = run(runtime, gpus, asking(b, *env)).out.split()
+    assert names == ["libnvidia-ml.so.1", f"libnvidia-ml.so.{machines.VERSION}"]
+
+
+def test_the_hook_of_dockers_gpus_is_replaced(runtime, bundle, gpus):
+    hook = {"path": "/nonexistent/nvidia-container-runtime-hook", "args": ["x", "prestart"]}
+    b = bundle.sh("ls /dev/nvidia2", hooks={"prestart": [hook]})
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
+    assert result.out.strip() == "/dev/nvidia2", str(result)
+
+
+# --- loaders
+
+
+@needs_gcc
+@needs_ldconfig
+@pytest.mark.parametrize("layout", ["debian", "rocky", "no cache", "read-only"])
+def test_a_glibc_program_finds_the_driver(runtime, bundle, gpus, layout, workdir):
+    b = bundle("/bin/cuda", root={"path": "rootfs", "readonly": layout == "read-only"})
+    build(b.inside("/bin/cuda"), PROGRAM)
+    text = subprocess.run(["ldd", b.inside("/bin/cuda")], capture_output=True, text=True).stdout
+    for word in text.split():
+        if word.startswith("/"):
+            folder = "/lib64/" if layout == "rocky" else ""
+            put(b, word, folder + os.path.basename(word) if folder else word)
+            if "ld-linux" in word:
+                put(b, word)
+    put(b, LDCONFIG, "/sbin/ldconfig")
+    if layout == "rocky":
+        os.makedirs(b.inside("/usr"), exist_ok=True)
+        os.symlink("../lib64", b.inside("/usr/lib64"))
+    if layout != "no cache":
+        b.put("/etc/ld.so.conf", "/lib64\n/opt/own\n")
+        # An own libcuda in the image, which must not win.
+        os.makedirs(b.inside("/opt/own"))
+        build(b.inside("/opt/own/libcuda.so.1"), LIBRARY.replace("42", "1"), "-shared",
+              "-nostdlib", "-fPIC", "-Wl,-soname,libcuda.so.1")  # fmt: skip
+        subprocess.run([LDCONFIG, "-r", b.inside("/")], check=True, timeout=60)
+    asking(b, "NVIDIA_VISIBLE_DEVICES=0")
+    result = run(runtime, gpus, b)
+    assert result.out.strip() == FOUND, str(result)
+    b.config["process"]["args"] = ["/sbin/ldconfig", "-p"]
+    b.save()
+    lines = run(runtime, gpus, b).out.splitlines()
+    cuda = [line.split(" => ")[1] for line in lines if line.startswith("\tlibcuda.so.1 (")]
+    assert cuda == ["/run/ocirt/hpc/lib64/libcuda.so.1"]
+
+
+@needs_musl
+def test_a_musl_program_finds_the_driver(runtime, bundle, gpus):
+    b = bundle("/bin/cuda")
+    build(b.inside("/bin/cuda"), PROGRAM, compiler=MUSL)
+    put(b, os.path.realpath("/lib/ld-musl-x86_64.so.1"), "/lib/ld-musl-x86_64.so.1")
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
+    assert result.out.strip() == FOUND, str(result)
+
+
+def test_a_static_image_gets_nodes_and_no_cache(runtime, bundle, gpus):
+    b = bundle.sh("ls /dev/nvidia2; ls /etc/ld.so.cache 2>&1 | tail -c 10")
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
+    assert result.out.splitlines() == ["/dev/nvidia2", "directory"], str(result)
+
+
+# --- hostile images
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"/etc/ld.so.cache": "/etc/shadow"},
+        {"/etc/ld.so.cache": "../../../../etc/shadow"},
+        {"/run": "/../../../../tmp"},
+        {"/usr": "/"},
+        {"/lib64/ld-linux-x86-64.so.2": "/../../etc/passwd"},
+    ],
+)
+def test_links_of_the_image_lead_nowhere_on_the_host(runtime, bundle, gpus, links, host):
+    before = os.stat("/etc/shadow"), os.listdir("/tmp")
+    b = bundle.sh("ls /dev/nvidia2")
+    os.makedirs(b.inside("/lib64"), exist_ok=True)
+    Path(b.inside("/lib64/ld-linux.so")).touch()
+    for link, target in links.items():
+        path = b.inside(link)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.symlink(target, path)
+    run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
+    after = os.stat("/etc/shadow"), os.listdir("/tmp")
+    assert before[0].st_mtime_ns == after[0].st_mtime_ns
+    assert [name for name in after[1] if name not in before[1] and "hpc" in name] == []
+    assert host.leftovers() == []
+
+
+REFUSED = [
+    # environment, sentence
+    (["NVIDIA_VISIBLE_DEVICES=../../etc"], 'there is no NVIDIA GPU "../../etc" (have 0 GPU-'),
+    (["NVIDIA_VISIBLE_DEVICES=8"], "process.env: NVIDIA_VISIBLE_DEVICES=8: there is no NVIDIA GPU"),
+    (["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=gpu"], "unknown driver capability"),
+    (["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_REQUIRE_CUDA=cuda>=99"], "this host does not satisfy it"),
+    (["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_IMEX_CHANNELS=0"], "IMEX channel 0: the loaded"),
+]
+
+
+@pytest.mark.parametrize(("env", "sentence"), REFUSED)
+def test_what_cannot_be_given_is_refused_before_anything_exists(
+    runtime, bundle, gpus, env, sentence
+):
+    b = bundle("true")
+    result = run(runtime, gpus, asking(b, *env))
+    runtime.check_refusal(result, "", sentence)
+    assert not os.path.exists(f"{runtime.root}/{b.id}")
+
+
+def test_settings_that_others_could_write_are_refused(runtime, bundle, gpus):
+    (gpus.root / "hpc.toml").chmod(0o666)
+    result = run(runtime, gpus, asking(bundle("true"), "NVIDIA_VISIBLE_DEVICES=0"))
+    runtime.check_refusal(result, "", "has to belong to root and be writable for root alone")
+
+
+def test_the_site_can_say_that_the_environment_asks_for_nothing(runtime, bundle, gpus):
+    with open(gpus.root / "hpc.toml", "a") as file:
+        file.write("[policy]\nenv-requests = false\n")
+    b = bundle.sh("ls -d /dev/nvidia* 2>/dev/null; true")
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=all"))
+    assert result.out == ""
+    assert "env-requests is false" in str(result.log)

@@ -1,0 +1,238 @@
+"""From a request in the environment to edits: nodes, files, loader, procfs."""
+
+from __future__ import annotations
+
+import pytest
+from ocirt_hpc import ldcache, loader
+from ocirt_hpc.image import Image
+from ocirt_hpc.nvidia import container, driver, request, stage
+from ocirt_hpc.nvidia.choice import choose
+from ocirt_hpc.tree import Tree
+
+from ocirt.errors import ConfigError, KernelError
+from tests.unit.hpc.machines import UUID, VERSION, Machine, eight, install, workstation
+
+
+def config(*env):
+    return {"process": {"env": list(env)}}
+
+
+def nodes(machine, *names, wanted=("compute", "utility")):
+    loaded = driver.find(machine.host())
+    found = container.nodes(loaded, choose(loaded, names), set(wanted))
+    return {node.path: (node.major, node.minor) for node in found}
+
+
+@pytest.fixture
+def rootfs(tmp_path):
+    root = tmp_path / "rootfs"
+    (root / "etc").mkdir(parents=True)
+    (root / "lib64").mkdir()
+    (root / "lib64/ld-linux-x86-64.so.2").touch()
+    return root
+
+
+def sections(machine, rootfs, *env):
+    asked = request.of_env(config(*env))
+    tree = Tree("/state/hpc")
+    with Image(str(rootfs)) as image:
+        return stage.sections(asked, machine.host(), image, tree), tree
+
+
+# --- requests
+
+
+@pytest.mark.parametrize(
+    ("env", "names"),
+    [
+        ([], None),
+        (["NVIDIA_VISIBLE_DEVICES="], None),
+        (["NVIDIA_VISIBLE_DEVICES=void"], None),
+        (["NVIDIA_VISIBLE_DEVICES=void", "CUDA_VERSION=11.0"], None),
+        (["NVIDIA_VISIBLE_DEVICES=none"], ["none"]),
+        (["NVIDIA_VISIBLE_DEVICES=0, 1"], ["0", "1"]),
+        (["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_VISIBLE_DEVICES=all"], ["all"]),
+        (["CUDA_VERSION=11.4.3"], ["all"]),
+        (["CUDA_VERSION=12.0.0", "NVIDIA_REQUIRE_CUDA=cuda>=12.0"], None),
+    ],
+)
+def test_the_environment_asks(env, names):
+    asked = request.of_env(config(*env))
+    assert (asked and asked.names) == names
+
+
+def test_an_old_image_asks_for_everything_and_its_cuda():
+    asked = request.of_env(config("CUDA_VERSION=11.4.3"))
+    assert (asked.capabilities, asked.explicit) == (["all"], False)
+    assert asked.requirements == {"NVIDIA_REQUIRE_CUDA": "cuda>=11.4"}
+
+
+def test_requirements_can_be_disabled():
+    env = ["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_REQUIRE_CUDA=cuda>=99"]
+    assert request.of_env(config(*env)).requirements
+    assert not request.of_env(config(*env, "NVIDIA_DISABLE_REQUIRE=true")).requirements
+
+
+def test_the_site_limits_capabilities():
+    asked = request.of_env(config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=all"))
+    asked.limit(["compute", "utility"])
+    assert asked.capabilities == ["compute", "utility"]
+    asked.capabilities = ["graphics"]
+    with pytest.raises(ConfigError, match='the site does not allow "graphics"'):
+        asked.limit(["compute"])
+
+
+# --- nodes
+
+
+def test_nodes_by_what_is_wanted(tmp_path):
+    machine = eight(tmp_path)
+    control = {"/dev/nvidiactl": (195, 255)}
+    uvm = {"/dev/nvidia-uvm": (510, 0), "/dev/nvidia-uvm-tools": (510, 1)}
+    assert nodes(machine, "0") == {"/dev/nvidia2": (195, 2), **control, **uvm}
+    assert nodes(machine, "0", wanted=["utility"]) == {"/dev/nvidia2": (195, 2), **control}
+
+
+def test_graphics_wants_the_nodes_of_drm(tmp_path):
+    machine = workstation(tmp_path)
+    path = "/sys/bus/pci/devices/0000:65:00.0/drm"
+    machine.write(f"{path}/card1/dev", "226:1\n")
+    machine.write(f"{path}/renderD128/dev", "226:128\n")
+    assert "/dev/dri/card1" not in nodes(machine, "0")
+    found = nodes(machine, "0", wanted=["graphics"])
+    assert (found["/dev/dri/card1"], found["/dev/dri/renderD128"]) == ((226, 1), (226, 128))
+
+
+def test_a_module_that_is_not_loaded_is_named_with_the_command(tmp_path):
+    machine = workstation(tmp_path)
+    del machine.devices["nvidia-uvm"]
+    with pytest.raises(ConfigError, match=r"nvidia-uvm is not there; as root.*nvidia-modprobe -u"):
+        nodes(machine, "0")
+
+
+def test_the_group_that_may_use_a_node_is_added(tmp_path):
+    machine = workstation(tmp_path)
+    machine.write("/proc/driver/nvidia/params", "DeviceFileGID: 44\nDeviceFileMode: 432\n")
+    machine.nodes.clear()
+    loaded = driver.find(machine.host())
+    edits = container.node_edits(container.nodes(loaded, choose(loaded, ["0"]), {"utility"}))
+    assert edits["additionalGids"] == [44]
+    assert {node["permissions"] for node in edits["deviceNodes"]} == {"rw"}
+
+
+def test_channels(tmp_path):
+    machine = workstation(tmp_path)
+    machine.devices["nvidia-caps-imex-channels"] = 240
+    (node,) = container.channels(driver.find(machine.host()), ["7"])
+    assert (node.path, node.major, node.minor) == (
+        "/dev/nvidia-caps-imex-channels/channel7", 240, 7,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match='"x" is not an IMEX channel'):
+        container.channels(driver.find(machine.host()), ["x"])
+
+
+# --- procfs
+
+
+def test_procfs_shows_the_chosen_gpus_alone(tmp_path):
+    machine = eight(tmp_path)
+    machine.mig(2, 9)
+    loaded = driver.find(machine.host())
+    tree = Tree("/state/hpc")
+    chosen = choose(loaded, [f"MIG-{UUID.format(2)}/9/0", "1"])
+    (mount,) = container.proc_edits(loaded, chosen, tree)["mounts"]
+    assert mount["hostPath"] == "/state/hpc/proc-driver-nvidia"
+    base = "proc-driver-nvidia"
+    assert sorted(tree.files) == [
+        f"{base}/capabilities/gpu2/mig/gi9/access",
+        f"{base}/capabilities/gpu2/mig/gi9/ci0/access",
+        f"{base}/gpus/0000:07:00.0/information",
+        f"{base}/gpus/0000:27:00.0/information",
+        f"{base}/params",
+        f"{base}/version",
+    ]
+    assert b"ModifyDeviceFiles: 0" in tree.files[f"{base}/params"]
+
+
+# --- the whole way
+
+
+def test_every_edit_has_what_asked_for_it_as_origin(tmp_path, rootfs):
+    machine = eight(tmp_path / "host")
+    install(machine)
+    made, tree = sections(machine, rootfs, "NVIDIA_VISIBLE_DEVICES=0")
+    assert {origin for origin, _ in made} == {"NVIDIA_VISIBLE_DEVICES=0"}
+    mounts = [mount for _, section in made for mount in section.get("mounts", ())]
+    where = {mount["containerPath"]: mount["hostPath"] for mount in mounts}
+    library = f"libcuda.so.{VERSION}"
+    root = machine.root
+    assert where["/run/ocirt/hpc"] == "/state/hpc"
+    assert where[f"/run/ocirt/hpc/lib64/{library}"] == f"{root}/usr/lib/x86_64-linux-gnu/{library}"
+    assert where["/etc/ld.so.cache"] == "/state/hpc/ld.so.cache"
+    assert tree.links["lib64/libcuda.so.1"] == library
+    assert tree.links["lib64/libcuda.so"] == "libcuda.so.1"
+    names = {one.name: one.path for one in ldcache.parse(tree.files["ld.so.cache"])}
+    assert names["libcuda.so.1"] == "/run/ocirt/hpc/lib64/libcuda.so.1"
+
+
+def test_no_driver_is_an_error_only_for_named_devices(tmp_path, rootfs):
+    machine = Machine(tmp_path / "host")
+    assert sections(machine, rootfs, "NVIDIA_VISIBLE_DEVICES=all")[0] == []
+    with pytest.raises(ConfigError, match="VISIBLE_DEVICES=0: no NVIDIA driver is loaded"):
+        sections(machine, rootfs, "NVIDIA_VISIBLE_DEVICES=0")
+
+
+# --- the loader
+
+
+def tell(rootfs, **options):
+    tree = Tree("/state/hpc")
+    entries = [ldcache.Entry("libcuda.so.1", "/run/x/libcuda.so.1", 0x303)]
+    with Image(str(rootfs)) as image:
+        return loader.tell(image, entries, ["/run/x"], tree, **options), tree
+
+
+def test_a_broken_cache_of_the_image_is_left_out(rootfs):
+    (rootfs / "etc/ld.so.cache").write_bytes(b"\xff" * 100)
+    way, tree = tell(rootfs)
+    assert way.how == "cache"
+    assert [one.name for one in ldcache.parse(tree.files["ld.so.cache"])] == ["libcuda.so.1"]
+
+
+def test_musl_searches_its_own_places_first(rootfs):
+    (rootfs / "lib").mkdir()
+    (rootfs / "lib/ld-musl-x86_64.so.1").touch()
+    way, tree = tell(rootfs)
+    assert way.how == "path"
+    assert way.edits["mounts"][0]["containerPath"] == "/etc/ld-musl-x86_64.path"
+    assert tree.files["ld-musl.path"] == b"/lib:/usr/local/lib:/usr/lib\n/run/x\n"
+    (rootfs / "etc/ld-musl-x86_64.path").write_text("/opt/lib\n")
+    assert tell(rootfs)[1].files["ld-musl.path"] == b"/opt/lib\n/run/x\n"
+
+
+def test_where_no_file_can_be_laid_over_the_environment_has_to_do(rootfs):
+    way, tree = tell(rootfs, writable=False)
+    assert (way.how, way.edits) == ("env", {"envAppend": ["LD_LIBRARY_PATH=/run/x"]})
+    assert not tree
+    (rootfs / "etc/ld.so.cache").touch()
+    assert tell(rootfs, writable=False)[0].how == "cache"
+
+
+def test_a_static_image_needs_nothing(rootfs):
+    (rootfs / "lib64/ld-linux-x86-64.so.2").unlink()
+    assert tell(rootfs)[0].how == "none"
+
+
+# --- the tree
+
+
+def test_the_tree_is_made_as_it_was_told(tmp_path):
+    tree = Tree(str(tmp_path / "hpc"))
+    assert tree.file("a/b/c", b"text") == f"{tmp_path}/hpc/a/b/c"
+    tree.link("a/link", "b/c")
+    tree.folder("d")
+    tree.write()
+    assert (tmp_path / "hpc/a/link").read_bytes() == b"text"
+    assert (tmp_path / "hpc/d").is_dir()
+    with pytest.raises(KernelError, match="file exists"):
+        tree.write()

@@ -1,0 +1,84 @@
+"""The site's settings: which there are, who may write them, what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from ocirt_hpc import site
+
+from ocirt.errors import ConfigError
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file that only its owner can write, below directories like that."""
+    path = tmp_path / "hpc.toml"
+    path.touch(mode=0o600)
+
+    def write(text):
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_without_a_file_the_defaults_count(tmp_path):
+    here = site.load(folder=str(tmp_path / "none")) if not os.path.exists(site.FILE) else None
+    if here is not None:
+        assert here.values == {key: row[0] for key, row in site.KEYS.items()}
+        assert here.files == []
+
+
+def test_a_setting_overrides_its_default(file):
+    here = site.load(file('[policy]\nenv-requests = false\n[nvidia]\ncapabilities = ["compute"]\n'))
+    assert here["policy", "env-requests"] is False
+    assert here["nvidia", "capabilities"] == ["compute"]
+    assert here["stage", "enabled"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[stage", "hpc.toml: Expected"),
+        ("[gpu]\n", r"hpc.toml: gpu: unknown section \(have nvidia, policy, stage\)"),
+        ("stage = 1\n", "stage: unknown section"),
+        ("[stage]\nenable = true\n", r"stage.enable: unknown setting \(have enabled, host-root\)"),
+        ('[stage]\nenabled = "no"\n', "stage.enabled: expected true or false"),
+        ("[stage]\nhost-root = 1\n", "stage.host-root: expected a string"),
+        ("[nvidia]\ncapabilities = [1]\n", "nvidia.capabilities: expected a list of strings"),
+    ],
+)
+def test_what_is_wrong_is_named(file, text, words):
+    with pytest.raises(ConfigError, match=words):
+        site.load(file(text))
+
+
+def test_a_named_file_has_to_exist(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        site.load(str(tmp_path / "none"))
+
+
+def test_what_others_can_write_is_refused(file, tmp_path):
+    path = file("")
+    os.chmod(path, 0o620)
+    with pytest.raises(ConfigError, match=r"has to belong to root and be writable for root alone"):
+        site.load(path)
+    os.chmod(path, 0o600)
+    os.chmod(tmp_path, 0o777)
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        site.load(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_a_file_of_another_user_is_refused(file):
+    path = file("")
+    os.chown(path, 1234, 0)
+    with pytest.raises(ConfigError, match="it belongs to 1234"):
+        site.load(path)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        site.load(str(tmp_path / "fifo"))
