@@ -122,7 +122,16 @@ class Draft:
             return None
         from ocirt import hpc
 
-        return hpc.apply(self.config, wish, self.bundle)
+        return hpc.apply(
+            self.config,
+            bundles.rootfs(self.config, self.bundle),
+            os.path.join(wish.root, wish.container_id, "hpc"),
+            devices=wish.devices,
+            annotations=wish.cdi_annotations,
+            directories=wish.cdi_dirs,
+            site=wish.hpc_config,
+            rootless=wish.rootless,
+        )
 
     def _decide(self) -> None:
         if self.notify:

@@ -10,7 +10,6 @@ import os
 import sys
 
 import ocirt
-from ocirt import bundle as bundles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,23 +18,33 @@ if TYPE_CHECKING:
     from ocirt_hpc.cdi import File
     from ocirt_hpc.edits import Applied
 
-    from ocirt.create import Wish
-
 NAME = "ocirt_hpc"
 
 
-def apply(config: dict[str, Any], wish: Wish, bundle: str) -> Applied | None:
-    """Return the config with the edits of what is asked for; None when that comes to nothing."""
+def apply(
+    config: dict[str, Any],
+    rootfs: str,
+    place: str,
+    *,
+    devices: list[str],
+    annotations: bool = False,
+    directories: list[str] | None = None,
+    site: str = "",
+    rootless: bool = False,
+) -> Applied | None:
+    """Return the config with the edits of what is asked for; None when that comes to nothing.
+
+    Arguments as for `ocirt_hpc.stage.Caller`.
+    """
     _place()
     from ocirt_hpc import stage
 
-    place = os.path.join(wish.root, wish.container_id, "hpc")
-    caller = stage.Caller(bundles.rootfs(config, bundle), place)
-    caller.devices = wish.devices
-    caller.annotations = wish.cdi_annotations
-    caller.directories = wish.cdi_dirs
-    caller.site = wish.hpc_config
-    caller.rootless = wish.rootless
+    caller = stage.Caller(rootfs, place)
+    caller.devices = devices
+    caller.annotations = annotations
+    caller.directories = directories or []
+    caller.site = site
+    caller.rootless = rootless
     return stage.run(config, caller)
 
 

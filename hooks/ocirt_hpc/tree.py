@@ -11,8 +11,6 @@ import os
 
 from ocirt.errors import At
 
-NAME = "hpc"  # below the container's state directory
-
 
 class Tree:
     """Files, links and folders below `place`, which `write` makes; paths in it are relative."""

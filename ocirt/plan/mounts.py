@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 # what the NVIDIA driver tells of GPUs.
 IN_PROC_ALLOWED = frozenset({
     "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
-    "/proc/driver/nvidia", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
+    "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled", "/proc/driver/nvidia",
 })  # fmt: skip
 
 

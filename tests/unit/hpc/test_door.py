@@ -20,10 +20,7 @@ from ocirt import hpc
 assert "ocirt_hpc" not in sys.modules
 path = list(sys.path)
 try:
-    wish = type(sys)("wish")
-    wish.__dict__.update(root="/r", container_id="c", devices=["acme.com/card=0"], rootless=False,
-                         cdi_annotations=False, cdi_dirs=["/nonexistent"], hpc_config="")
-    hpc.apply({"root": {"path": "/"}}, wish, "/")
+    hpc.apply({}, "/", "/nowhere", devices=["acme.com/card=0"], directories=["/nonexistent"])
 except Exception as error:
     print(error)
 print(sys.modules["ocirt_hpc"].__path__[0])
