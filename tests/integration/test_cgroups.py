@@ -168,6 +168,14 @@ def test_too_much_memory_is_punished(runtime, bundle):
     assert runtime.prints(b).splitlines()[-1] == "137"
 
 
+@needs_v2
+def test_want_of_memory_may_end_all_of_the_container(runtime, bundle):
+    limits = {"memory": {"limit": 16 * MB, "swap": 16 * MB}, "unified": {"memory.oom.group": "1"}}
+    b = bundle.sh("tail /dev/zero; echo survived", linux={"resources": limits})
+    result = runtime.run(b)
+    assert (result.code, result.out) == (137, "")
+
+
 @only_ocirt("runc's own init needs more")
 def test_two_megabytes_are_enough_for_a_small_program(runtime, bundle):
     b = bundle("echo", "small", linux={"resources": {"memory": {"limit": 2 * MB}}})

@@ -639,11 +639,18 @@ def test_a_writable_v1_cgroup_mount_can_be_written(runtime, bundle):
 def test_a_v2_cgroup_mount(runtime, bundle, private):
     listed = ["pid", "network", "ipc", "uts", "mount", *(["cgroup"] if private else [])]
     b = bundle.sh(
-        "cat /proc/self/cgroup /proc/self/mountinfo; ls /sys/fs/cgroup",
+        "grep ^0: /proc/self/cgroup; cat /proc/self/mountinfo; ls /sys/fs/cgroup",
         more_mounts=[CGROUP],
         linux={"namespaces": namespaces(*listed)},
     )
+
+    def machines():
+        with open("/proc/self/mountinfo") as file:
+            return mount_table(file.read())["/sys/fs/cgroup"].super_options
+
+    before = machines()
     text = runtime.prints(b)
+    assert machines() == before, "a mount has changed the options that the machine's shares with it"
     own = text.partition("\n")[0]
     found = mount_table("\n".join(line for line in text.splitlines() if " - " in line))
     assert own == ("0::/" if private else f"0::/ocirt-test/{b.id}")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.integration.support import eventually, namespaces, only_ocirt
+from tests.integration.support import cgroup_of, eventually, namespaces, needs_v2, only_ocirt
 
 # What crun does otherwise.
 CRUN = {
@@ -55,6 +55,30 @@ def test_a_paused_container_stands_still_and_goes_on(runtime, bundle):
     runtime.ok("resume", made.id)
     assert runtime.status(made) == "running"
     assert eventually(lambda: count(made) > before + 1)
+
+
+@needs_v2
+def test_cgroups_that_the_container_has_made_stand_still_and_are_killed(runtime, bundle):
+    made = bundle.sh(COUNTING)
+    pid = runtime.started(made)
+    top = cgroup_of(made, "")
+    os.makedirs(f"{top}/inner/most")
+    with open(f"{top}/inner/most/cgroup.procs", "w") as file:
+        file.write(str(pid))
+    assert eventually(lambda: count(made))
+    runtime.ok("pause", made.id)
+    with open(f"{top}/inner/most/cgroup.events") as file:
+        assert "frozen 1" in file.read()
+    assert stands_still(made)
+    assert runtime.status(made) == "paused"
+    runtime.ok("resume", made.id)
+    before = count(made)
+    assert eventually(lambda: count(made) > before)
+    assert pid in runtime.ok("ps", "--format", "json", made.id).json()
+    runtime.ok("pause", made.id)
+    runtime.ok("delete", "--force", made.id)
+    assert not os.path.exists(top)
+    runtime.host.processes()
 
 
 def test_every_process_stands_still(runtime, bundle):
