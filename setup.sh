@@ -3,7 +3,7 @@
 #
 #   ./setup.sh [--peers] [--no-system] [--no-run]
 #
-#   --peers      also install what only tests need: runc, crun, Docker, containerd, Podman
+#   --peers      also install what only tests need: runc, crun, Docker, containerd, Podman, Slurm
 #   --no-system  leave the system's packages alone
 #   --no-run     do not run the example
 #
@@ -15,7 +15,7 @@ cd "$(dirname "$0")"
 BUILD="gcc libc6-dev musl-tools make git python3 python3-venv"
 RUN="libseccomp2 busybox-static"
 PEERS="runc crun docker.io containerd containernetworking-plugins podman netavark catatonit uidmap
-    iptables iproute2"
+    iptables iproute2 slurmctld slurmd slurm-client munge"
 
 system=yes run=yes packages="$BUILD $RUN"
 for option; do

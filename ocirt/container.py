@@ -212,9 +212,7 @@ def delete(root: str, container_id: str, force: bool) -> list[HookError]:
             raise
         # The record cannot be read: a full disk, a foreign hand.  What it knew is lost, but the
         # id shall not be.
-        directory = os.path.join(root, container_id)
-        state.refuse_foreign(directory)
-        state.remove_directory(directory)
+        state.remove_directory(os.path.join(root, container_id))
         return []
     status = container.status()
     if status == state.CREATING and not container.alive():

@@ -45,6 +45,7 @@ FIELDS: tuple[tuple[str, tuple[type, ...]], ...] = (
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 
+_NOGROUP = 65534
 _KIND, _FIFO, _FOLDER = 0o170000, 0o010000, 0o040000  # of st_mode: inode(7)
 
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
@@ -292,22 +293,41 @@ def owner(directory: str) -> int | None:
     return found.st_uid if found.st_mode & _KIND == _FOLDER else None
 
 
-def refuse_foreign(directory: str) -> None:
-    """Refuse a state directory of another user."""
-    uid = owner(directory)
-    if uid is not None and uid != os.geteuid():
-        raise StateError(f"{directory}: belongs to user {uid}, who alone may change it")
+def become_owner(directory: str) -> None:
+    """Go on as the user whom a state directory belongs to: root can, others are refused.
+
+    What is kept there names hooks, processes and paths, and must not borrow root's rights.  Slurm
+    before 23.02 deletes the containers of users as root.
+    """
+    uid, own = owner(directory), os.geteuid()
+    if uid is None or uid == own:
+        return
+    if own == 0:
+        import pwd
+
+        try:
+            # Not the directory's group, which its owner may have borrowed.
+            gid = pwd.getpwuid(uid).pw_gid
+        except KeyError:
+            gid = _NOGROUP
+        try:
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            return
+        except OSError:  # not mapped into our user namespace
+            pass
+    raise StateError(f"{directory}: belongs to user {uid}, who alone may change it")
 
 
 def load_own(root: str, container_id: str) -> Container:
-    """Read the record of a container that is to be changed.
+    """Read the record of a container that is to be changed, as its owner.
 
-    What a record says is acted upon: processes killed, directories removed.  So one that another
-    user may write is refused, even to root.
+    What a record says is acted upon: processes killed, directories removed.
     """
-    container = load(root, container_id)
-    refuse_foreign(container.directory)
-    return container
+    check_id(container_id)
+    become_owner(os.path.join(root, container_id))
+    return load(root, container_id)
 
 
 def load(root: str, container_id: str) -> Container:

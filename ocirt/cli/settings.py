@@ -95,8 +95,18 @@ class Settings:
         return (default_root() or "/run/ocirt") + "-seccomp"
 
     def ensure_root(self) -> str:
-        """Make the state root, for its owner alone, and return it."""
+        """Make the state root, for its owner alone, and return it.
+
+        One that somebody else has made first, such as in /tmp, is refused: what lies there would
+        be his to change.
+        """
         root = self.root
+        try:
+            owner = os.stat(root).st_uid
+        except OSError:
+            owner = -1
+        if owner not in (-1, 0, os.geteuid()):
+            raise Error(f"--root {root}: belongs to another user ({owner})")
         if not os.path.isdir(root):
             # One that is left to us lies in XDG_RUNTIME_DIR, where a sticky bit keeps
             # cleaners of old files away (XDG Base Directory Specification).

@@ -26,7 +26,7 @@ OPTIONS = (
     ("root",     "",    "DIR",  "/",     "write below DIR, such as the tree of an image"),
     ("name",     "",    "NAME", "hpc",   "what users of the engine will call the runtime"),
     ("path",     "",    "FILE", "",      "the program (default: the ocirt that PATH finds)"),
-    ("slurm-22", "",    "",     False,   "slurm: write for a Slurm before 23.02"),
+    ("slurm-22", "",    "",     False,   "for a Slurm before 23.02 (default: as the slurmd here)"),
 )  # fmt: skip
 ABOUT = f"""\
 ENGINE is one of {", ".join(engines.ENGINES)}.
@@ -44,7 +44,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
         arguments.name,
         arguments.path or _program(),
         systemd=settings.cgroup_driver == "systemd",
-        slurm22=arguments.slurm_22,
+        slurm22=arguments.slurm_22 or _is_old_slurm(engine, site),
     )
     changes = engines.changes(engine, wish, site, undo=arguments.undo)
     if arguments.dry_run:
@@ -79,6 +79,11 @@ def _difference(path: str, old: str, new: str) -> str:
     names = (path if old else "/dev/null", path if new else "/dev/null")
     lines = unified_diff(old.splitlines(), new.splitlines(), *names, lineterm="")
     return "".join([f"{line}\n" for line in lines])
+
+
+def _is_old_slurm(engine: str, site: Site) -> bool:
+    major = engines.version(engine, site).partition(".")[0] if engine == "slurm" else ""
+    return major.isdigit() and int(major) < 23
 
 
 def _program() -> str:

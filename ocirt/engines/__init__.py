@@ -93,8 +93,8 @@ ENGINES: dict[str, dict[str, Any]] = {
         "version": "-V",
         "files": (("/etc/slurm/oci.conf", "", *whole("slurm", texts.slurm)),),
         "sources": (("/etc/slurm/oci.conf",), plain, ((),), ()),
-        "next": "the same file on every node, a /run/user/UID for each job's user (pam_systemd "
-        "makes one), scontrol reconfigure; then srun --container=BUNDLE COMMAND",
+        "next": "the same file on every node; scontrol reconfigure; "
+        "then srun --container=BUNDLE COMMAND",
         "undone": "scontrol reconfigure",
     },
     "kubernetes": {

@@ -88,8 +88,10 @@ def user_home() -> str:
 
 
 def ours(path: Any) -> bool:
-    """Tell whether a path leads to an ocirt, by its name."""
-    return isinstance(path, str) and os.path.basename(path).startswith("ocirt")
+    """Tell whether a path leads to an ocirt, by its name; options have paths, too."""
+    if not isinstance(path, str) or path[:1] == "-":
+        return False
+    return os.path.basename(path).startswith("ocirt")
 
 
 def toml(text: str) -> dict[str, Any]:

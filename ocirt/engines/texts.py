@@ -24,22 +24,23 @@ metadata:
 handler: {name}
 """
 
-# oci.conf(5).  Slurm runs the patterns with `sh -c`, as the job's user.  With RunTimeRun the
-# runtime's exit status is the task's, and with exec its signals reach it.
+# oci.conf(5).  Slurm runs the patterns with `sh -c`.  With RunTimeRun the runtime's exit status is
+# the task's, and with exec its signals reach it.  State is kept where it can be on every node: a
+# /run/user/UID exists only while its user is logged in.  A directory that somebody else has made
+# first is refused.
 SLURM = """\
 EnvExclude="^(SLURM_CONF|SLURM_CONF_SERVER)="
 RunTimeEnvExclude="^(SLURM_CONF|SLURM_CONF_SERVER)="
-RunTimeQuery="{path} --root=/run/user/%U state %n.%u.%j.%s.%t"
-RunTimeKill="{path} --root=/run/user/%U kill -a %n.%u.%j.%s.%t"
-RunTimeDelete="{path} --root=/run/user/%U delete --force %n.%u.%j.%s.%t"
-RunTimeRun="exec {path} --root=/run/user/%U run -b %b %n.%u.%j.%s.%t"
+RunTimeQuery="{path} --root=/tmp/ocirt-%U state %n.%u.%j.%s.%t"
+RunTimeKill="{path} --root=/tmp/ocirt-%U kill -a %n.%u.%j.%s.%t"
+RunTimeDelete="{path} --root=/tmp/ocirt-%U delete --force %n.%u.%j.%s.%t"
+RunTimeRun="exec {path} --root=/tmp/ocirt-%U run -b %b %n.%u.%j.%s.%t"
 """
 
-# Slurm 22.05 knows neither %U nor the patterns that keep variables out.
+# Slurm before 23.02 knows neither %U nor the patterns that keep variables out.  It queries and
+# deletes as root, so that nothing here may depend on who calls.
 SLURM_22 = "".join(
-    line.replace("%U", "$(id -u)")
-    for line in SLURM.splitlines(keepends=True)
-    if "Exclude" not in line
+    line.replace("%U", "%u") for line in SLURM.splitlines(keepends=True) if "Exclude" not in line
 )
 
 

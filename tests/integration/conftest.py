@@ -13,9 +13,11 @@ import contextlib
 import ctypes
 import itertools
 import os
+import runpy
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,7 @@ from tests.integration.support import (  # noqa: E402
 )
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+TREE = os.path.dirname(os.path.dirname(HERE))
 APPLETS = [
     "[",
     "awk",
@@ -215,6 +218,26 @@ def rootfs(base, probe):
     with open(os.path.join(path, "etc/group"), "w") as file:
         file.write("root:x:0:\nalice:x:1000:\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def public_runtime(base):
+    """This tree's ocirt, in a place and with an interpreter that every user may use."""
+    python = "/usr/bin/python3"
+    probe = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    if not os.path.exists(python) or subprocess.run(probe, check=False).returncode != 0:
+        pytest.skip(f"needs {python} of version 3.11 or later, for every user")
+    native = runpy.run_path(f"{TREE}/packaging/native.py")
+    native["compile_init"]()
+    home = f"{base}/public"
+    for package in ("ocirt", "spec/oci_spec", "hooks/ocirt_hpc"):
+        target = os.path.join(home, os.path.basename(package))
+        shutil.copytree(f"{TREE}/{package}", target, ignore=shutil.ignore_patterns("__pycache__"))
+    program = Path(home, "bin", "ocirt")
+    native["compile_launcher"](home=home, python=python, output=program)
+    subprocess.run(["chmod", "-R", "go=u-w", home], check=True)
+    subprocess.run([python, "-m", "compileall", "-q", home], check=True)
+    return str(program)
 
 
 _numbers = itertools.count(1)

@@ -71,7 +71,7 @@ class Result:
     def __init__(self, argv, code, out, err):
         self.argv, self.code, self.out, self.err = argv, code, out, err
 
-    def __str__(self):
+    def __repr__(self):
         return f"{shlex.join(self.argv)}\nexit {self.code}\nout {self.out!r}\nerr {self.err!r}"
 
 

@@ -377,7 +377,16 @@ def test_an_old_slurm_gets_only_what_it_knows(setup, tmp_path):
     text = (tmp_path / FILES["slurm"]).read_text()
     assert "%U" not in text
     assert "EnvExclude" not in text
-    assert f'RunTimeRun="exec {OURS} --root=/run/user/$(id -u) run -b %b %n.%u.%j.%s.%t"' in text
+    assert f'RunTimeRun="exec {OURS} --root=/tmp/ocirt-%u run -b %b %n.%u.%j.%s.%t"' in text
+
+
+@pytest.mark.parametrize(
+    ("version", "old"), [("22.05.8", True), ("21.08", True), ("24.11.5", False), ("", False)]
+)
+def test_the_slurm_that_is_installed_decides(monkeypatch, capfd, version, old):
+    monkeypatch.setattr(engines, "version", lambda engine, site: version)
+    assert cli.main(["setup", "slurm", "--dry-run", "--path", OURS]) == 0
+    assert ("%U" not in capfd.readouterr().out) == old
 
 
 def test_the_manifest_is_all_there_is_on_stdout(setup, tmp_path):
