@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # not among them: config.md wants those ignored.
 UNSUPPORTED: tuple[tuple[str, str], ...] = (
     # place                     reason
-    ("linux.intelRdt",          "resctrl groups are not supported"),
     ("linux.personality.flags", "no personality flag is supported"),
 )  # fmt: skip
 

@@ -263,6 +263,10 @@ def destroy(container: Container) -> list[HookError]:
             if manager.version == 1 and manager.frozen():
                 manager.thaw()
         manager.remove()
+    if container.record.get("resctrl"):
+        from ocirt import resctrl
+
+        resctrl.Group(container.record["resctrl"]).remove()
     if container.record["host_mounts"] is not None:
         from ocirt.kernel import mounts
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ocirt_hpc.edits import Applied
 
+    from ocirt import resctrl
     from ocirt.cgroup.fs import Manager
     from ocirt.notify import Listener
     from ocirt.state import Container
@@ -143,6 +144,7 @@ class Draft:
         self.rootfs = bundles.rootfs(self.config, self.bundle)
         self.linux = self.config.get("linux") or {}
         self.manager = self._manager()
+        self.resctrl = self._resctrl()
         self.context = self._context()
         self.plan = plan.compile(self.config, self.context)
         if self.notify:
@@ -162,6 +164,14 @@ class Draft:
             rootless=self.wish.rootless,
             driver=self.wish.cgroup_driver,
         )
+
+    def _resctrl(self) -> resctrl.Group | None:
+        section = self.linux.get("intelRdt")
+        if section is None:
+            return None
+        from ocirt import resctrl
+
+        return resctrl.draft(section, self.wish.container_id)
 
     def _context(self) -> plan.Context:
         wish, manager = self.wish, self.manager
@@ -232,6 +242,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         "cgroup": manager.record() if manager else None,
         "own_pid_namespace": "pid" in draft.context.namespaces.new,
         "notify": draft.notify,
+        "resctrl": draft.resctrl.record if draft.resctrl else None,
         "no_new_keyring": wish.no_new_keyring,
         # Without a mount namespace the mounts are made in the caller's, and `delete` takes them
         # away; what was there before stays.
@@ -260,6 +271,9 @@ def _make(draft: Draft, undo: Undo) -> Made:
         manager.create(draft.linux.get("resources") or {})
         undo.add(manager.undo)
         undo.add(manager.kill, 9)
+    if draft.resctrl:
+        undo.add(draft.resctrl.undo)
+        draft.resctrl.create()
     if record["host_mounts"] is not None:
         undo.add(mounts.detach, draft.rootfs, record["host_mounts"])
     undo.add(init.kill)  # first, so that the rest finds nothing alive
@@ -270,6 +284,8 @@ def _make(draft: Draft, undo: Undo) -> Made:
         )
     init.send_outside(outside)
     record["pid"] = init.cloned()
+    if draft.resctrl:
+        draft.resctrl.attach(init.pid)  # while it waits for its second part, and is alone
     if "user" in draft.context.namespaces.joined and draft.linux.get("uidMappings"):
         from ocirt import usermap
 

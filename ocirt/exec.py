@@ -319,6 +319,10 @@ def _start(draft: Draft, undo: Undo, fds: list[int], ready: Callable[[], None]) 
 def _converse(draft: Draft, undo: Undo, fds: list[int], ready: Callable[[], None]) -> Init:
     wish, config = draft.wish, draft.config
     init = _clone(draft, undo, fds)
+    if draft.container.record.get("resctrl"):
+        from ocirt import resctrl
+
+        resctrl.Group(draft.container.record["resctrl"]).attach(init.pid)
     inside = [(word, _open(path, os.O_WRONLY, fds)) for word, path in draft.attach]
     if "cgroup" in draft.spaces and draft.context.cgroup_late:
         inside.append(("ns.cgroup", draft.spaces["cgroup"]))

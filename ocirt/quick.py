@@ -40,13 +40,14 @@ def flags(container: Container, manager: Manager | None) -> int:
     """Decide which verbs need no Python."""
     hooks = container.record["hooks"]
     notify = container.record.get("notify")  # `start` waits, and there is a directory to remove
+    more = notify or container.record.get("resctrl")
     found = 0
     if "poststart" not in hooks and not notify:
         found |= START
     if container.record["own_pid_namespace"]:
         found |= KILL  # else every process of the cgroup gets the signal
     plain = manager is None or manager.driver == "fs"
-    if "poststop" not in hooks and container.record["host_mounts"] is None and plain and not notify:
+    if "poststop" not in hooks and container.record["host_mounts"] is None and plain and not more:
         found |= DELETE
     return found
 
@@ -69,6 +70,14 @@ def record(container: Container, manager: Manager | None) -> bytes:
     start_time = container.record["start_time"]
     allowed = flags(container, manager)
     return _HEAD.pack(MAGIC, size, allowed, len(texts), container.pid, start_time) + body
+
+
+def forget(container: Container) -> None:
+    """Leave every verb to Python from here on."""
+    try:
+        os.unlink(os.path.join(container.directory, NAME))
+    except FileNotFoundError:
+        pass
 
 
 def write(container: Container, manager: Manager | None) -> None:

@@ -10,16 +10,18 @@ config would be lost.
 from __future__ import annotations
 
 from ocirt import cgroup as groups
-from ocirt import log, state
+from ocirt import log, quick, state
 from ocirt.cgroup.files import put, read
-from ocirt.container import locked
+from ocirt.container import locked, processes
 from ocirt.errors import Error, NotRunning, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocirt.cgroup.fs import Manager
+    from ocirt.state import Container
 
 # 0 is a value of these, and not the old way of saying "leave it alone".
 COUNT_AT_ZERO = (("cpu", "burst"), ("cpu", "idle"), ("memory", "swappiness"))
@@ -28,8 +30,13 @@ COUNT_AT_ZERO = (("cpu", "burst"), ("cpu", "idle"), ("memory", "swappiness"))
 NAMES = ("pageSize", "name", "major", "minor")
 
 
-def update(root: str, container_id: str, change: dict[str, Any]) -> None:
-    """Change limits; when one is refused, all are as they were before."""
+def update(
+    root: str, container_id: str, change: dict[str, Any], rdt: dict[str, str] | None = None
+) -> None:
+    """Change limits; when one is refused, all are as they were before.
+
+    rdt: fields of linux.intelRdt that change as well.
+    """
     container = locked(root, container_id)
     if container.status() not in (state.CREATED, state.RUNNING, state.PAUSED):
         raise NotRunning
@@ -39,12 +46,45 @@ def update(root: str, container_id: str, change: dict[str, Any]) -> None:
     touched = {name: new[name] for name in change if name in new and name != "devices"}
     _check(touched)
     record = container.record.get("cgroup")
-    if not record:
+    if not record and (touched or not rdt):
         raise StateError("cannot update resources: cgroups not configured for container")
     before = {name: (linux.get("resources") or {}).get(name) or {} for name in touched}
-    _put_in_force(groups.from_record(record), touched, before)
+    back = _share(container, linux, rdt) if rdt else None
+    try:
+        if record:
+            _put_in_force(groups.from_record(record), touched, before)
+    except BaseException:
+        if back:
+            back()
+        raise
     linux["resources"] = new
     container.save_config(config)
+    if rdt:
+        container.save()
+
+
+def _share(container: Container, linux: dict[str, Any], rdt: dict[str, str]) -> Callable[[], None]:
+    """Give a container another share of caches and bandwidth; return what takes that back."""
+    from ocirt import resctrl
+
+    section = {**(linux.get("intelRdt") or {}), **rdt}
+    record = container.record.get("resctrl")
+    group = resctrl.changed(record, section, container.id)
+    linux["intelRdt"] = section
+    if record:
+        old = group.schemata()
+        group.write(group.rows)
+        return lambda: group.write(old)
+    try:
+        group.create()
+        for pid in processes(container):
+            group.attach_all(pid)
+    except BaseException:
+        group.undo()
+        raise
+    container.record["resctrl"] = group.record
+    quick.forget(container)  # it knows of no such directory to remove
+    return group.undo
 
 
 def merged(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
         raise StateError("cannot collect statistics: cgroups not configured for container")
     manager = groups.from_record(record)
     if arguments.stats:
-        _print({"type": "stats", "id": container.id, "data": stats.gather(manager)})
+        _print_stats(container, manager)
     else:
         follow(container, manager, interval)
     return 0
@@ -75,10 +75,19 @@ def follow(container: Container, manager: Manager, interval: float) -> None:
         if end in ready:
             break
         if time.monotonic() >= due:
-            _print({"type": "stats", "id": container.id, "data": stats.gather(manager)})
+            _print_stats(container, manager)
             due = max(due + interval, time.monotonic())
     if watch and watch.fired():
         _print({"type": "oom", "id": container.id})
+
+
+def _print_stats(container: Container, manager: Manager) -> None:
+    data = stats.gather(manager)
+    if container.record.get("resctrl"):
+        from ocirt import resctrl
+
+        data["intel_rdt"] = resctrl.Group(container.record["resctrl"]).stats()
+    _print({"type": "stats", "id": container.id, "data": data})
 
 
 def _print(event: dict[str, Any]) -> None:

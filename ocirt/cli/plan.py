@@ -46,7 +46,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     wish.cdi_dirs = settings.cdi_dirs
     wish.hpc_config = settings.hpc_config
     draft = Draft(wish)
-    rows = _writes(draft) + [_row(op) for op in draft.plan]
+    rows = _writes(draft) + _resctrl(draft) + [_row(op) for op in draft.plan]
     if arguments.format == "json":
         sys.stdout.write(jsonio.dumps(rows, indent=2) + "\n")
     else:
@@ -63,6 +63,17 @@ def _writes(draft: Draft) -> list[dict[str, Any]]:
     return [
         {"op": "cgroup", "what": f"{file} = {value}", "from": name(where), "arguments": {}}
         for file, value, where in draft.manager.writes(resources)
+    ]
+
+
+def _resctrl(draft: Draft) -> list[dict[str, Any]]:
+    """What the runtime itself makes and writes in resctrl."""
+    if draft.resctrl is None:
+        return []
+    where = draft.edits.name("linux.intelRdt") if draft.edits else "linux.intelRdt"
+    return [
+        {"op": "resctrl", "what": line, "from": where, "arguments": {}}
+        for line in draft.resctrl.describe()
     ]
 
 

@@ -35,8 +35,8 @@ OPTIONS = (
     ("memory-reservation", "",   "BYTES",  "",  "memory that is reclaimed last"),
     ("memory-swap",        "",   "BYTES",  "",  "limit on memory and swap together; -1 lifts it"),
     ("pids-limit",         "",   "N",      0,   "most processes; -1 lifts the limit"),
-    ("l3-cache-schema",    "",   "SCHEMA", "",  "not supported"),
-    ("mem-bw-schema",      "",   "SCHEMA", "",  "not supported"),
+    ("l3-cache-schema",    "",   "SCHEMA", "",  "L3 cache, such as L3:0=ff;1=f (resctrl)"),
+    ("mem-bw-schema",      "",   "SCHEMA", "",  "memory bandwidth, such as MB:0=20;1=70 (resctrl)"),
     ("kernel-memory",      "",   "BYTES",  "",  ""),  # gone from the kernel, still given
     ("kernel-memory-tcp",  "",   "BYTES",  "",  ""),
 )  # fmt: skip
@@ -105,16 +105,16 @@ FIELDS: tuple[tuple[str, str, str, Callable[[str], Any]], ...] = (
     ("memory-reservation", "memory", "reservation",     size),
 )  # fmt: skip
 
-RDT = {
-    "l3-cache-schema": "Intel RDT/CAT: l3 cache schema is not enabled",
-    "mem-bw-schema": "Intel RDT/MBA: memory bandwidth schema is not enabled",
-}
+# option: field of linux.intelRdt
+RDT = {"l3-cache-schema": "l3CacheSchema", "mem-bw-schema": "memBwSchema"}
 
 
 def run(arguments: Arguments, settings: Settings) -> int:
     """Change the limits; 0, or an Error and everything as before."""
     change = from_file(arguments.resources) if arguments.resources else from_options(arguments)
-    limits.update(settings.root, arguments.words[0], change)
+    given = {field: getattr(arguments, name.replace("-", "_")) for name, field in RDT.items()}
+    rdt = {field: schema for field, schema in given.items() if schema}
+    limits.update(settings.root, arguments.words[0], change, rdt)
     return 0
 
 
@@ -143,9 +143,6 @@ def from_options(arguments: Arguments) -> dict[str, Any]:
                 change.setdefault(section, {})[field] = convert(text)
             except ValueError as error:
                 raise Error(f"invalid value for {option}: {error}") from None
-    for option, sentence in RDT.items():
-        if given[option]:
-            raise Error(sentence)
     if weight := arguments.blkio_weight:
         change["blockIO"] = {"weight": weight}
     if most := arguments.pids_limit:

@@ -288,7 +288,7 @@ ONLY_OURS = [
     ({"ociVersion": ""}, "ociVersion"),
     ({"process": {"apparmorProfile": "no-such-profile"}}, "process.apparmorProfile"),
     ({"process": {"selinuxLabel": "system_u:system_r:nothing_t:s0"}}, "process.selinuxLabel"),
-    ({"linux": {"intelRdt": {"closID": "x"}}}, "linux.intelRdt"),
+    ({"linux": {"intelRdt": {"closID": "no-such-class"}}}, "linux.intelRdt"),
     ({"linux": {"netDevices": {"no-such-device": {}}}}, "linux.netDevices"),
     ({"mounts": [{"destination": "/x", "source": "a\0b", "options": ["bind"]}]}, "mounts[0]"),
 ]  # fmt: skip

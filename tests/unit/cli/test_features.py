@@ -55,16 +55,16 @@ def test_every_listed_mount_option_is_understood(document):
 
 
 @pytest.mark.parametrize(
-    ("name", "section"),
-    [
-        ("intelRdt", {"closID": "x"}),
-    ],
+    ("name", "section"), [("netDevices", {"eth0": {}}), ("intelRdt", {"closID": "x"})]
 )
-def test_what_is_not_enabled_is_refused_in_a_config(document, name, section):
-    assert document["linux"][name]["enabled"] is False
+def test_what_is_enabled_is_what_a_config_may_have(document, monkeypatch, name, section):
     config = engine()
     config.setdefault("linux", {})[name] = section
-    assert f"linux.{name}" in [place for place, _ in checks.faults(config)]
+    assert document["linux"][name]["enabled"] is True
+    assert checks.faults(config) == []
+    monkeypatch.setattr(checks, "UNSUPPORTED", ((f"linux.{name}", "not here"),))
+    assert features.document()["linux"][name]["enabled"] is False
+    assert (f"linux.{name}", "not here") in checks.faults(config)
 
 
 def test_drivers_that_are_promised_are_there(document):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ocirt import resctrl
 from ocirt.cli import options, update
 from ocirt.errors import ConfigError, Error
 
@@ -77,6 +78,7 @@ def test_every_field_has_an_option():
     known = {name for name, *_ in update.OPTIONS}
     assert {option for option, *_ in update.FIELDS} <= known
     assert set(update.RDT) <= known
+    assert set(update.RDT.values()) == {field for field, *_ in resctrl.OPTIONS}
 
 
 @pytest.mark.parametrize(
