@@ -24,9 +24,10 @@ SOURCES = (
 )
 
 LISTS = {
-    # containers.conf(5)           built into Podman; a name that it does not know is harmless
-    "runtime_supports_json":      ("crun", "runc", "kata", "runsc", "youki", "krun", "ocijail"),
-    "runtime_supports_nocgroups": ("crun", "krun"),
+    # as Podman reads it          built into it; a name that it does not know is harmless
+    "runtime_supports_json":     ("crun", "runc", "kata", "runsc", "youki", "krun", "ocijail"),
+    # containers.conf(5) writes it with an s at the end, which no Podman since 2.0 looks for.
+    "runtime_supports_nocgroup": ("crun", "krun"),
 }  # fmt: skip
 
 

@@ -528,7 +528,7 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "tested"
 runtime_supports_json = ["tested", "recorded"]
-runtime_supports_nocgroups = ["tested", "recorded"]
+runtime_supports_nocgroup = ["tested", "recorded"]
 tmp_dir = "{folder}/tmp"
 [engine.runtimes]
 tested = ["{runtime}"]
@@ -557,6 +557,7 @@ class Podman(Client):
     def __init__(self, folder, runtime):
         super().__init__(folder, "podman", runtime, own_run=True)
         self.RUN = (f"--cgroup-parent=/{self.cgroups.name}",)
+        os.mkdir(self.path("work"))
         values = {
             "folder": folder,
             "runtime": runtime,
@@ -572,7 +573,8 @@ class Podman(Client):
         self.ok("import", "-q", *changes, self.archive(), self.IMAGE)
 
     def argv(self, *args):
-        return self.world.enter("podman", *args)
+        # What conmon leaves in its working directory, which is Podman's.
+        return self.world.enter("env", f"--chdir={self.path('work')}", "podman", *args)
 
     def leftovers(self):
         state = self.world.root(f"/run/{flavour(self.runtime)}")

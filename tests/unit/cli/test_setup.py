@@ -357,12 +357,25 @@ def test_podmans_lists_repeat_what_was_in_force(setup, tmp_path):
     put(tmp_path, "etc/containers/containers.conf",
         '[engine]\nruntime_supports_json = ["crun", "mine"]\n')  # fmt: skip
     put(tmp_path, "etc/containers/containers.conf.d/a.conf",
-        '[engine]\nruntime_supports_nocgroups = ["b", {append = true}]\n')  # fmt: skip
+        '[engine]\nruntime_supports_nocgroup = ["b", {append = true}]\n')  # fmt: skip
     assert setup("podman")[0] == 0
     engine = tomllib.loads((tmp_path / PODMAN).read_text())["engine"]
     assert engine["runtime_supports_json"] == ["crun", "mine", "hpc", "ocirt"]
-    assert engine["runtime_supports_nocgroups"] == ["crun", "krun", "b", "hpc", "ocirt"]
+    assert engine["runtime_supports_nocgroup"] == ["crun", "krun", "b", "hpc", "ocirt"]
     assert engine["runtimes"] == {"hpc": [OURS]}
+
+
+def test_crios_drop_in_has_what_crio_reads(setup, tmp_path):
+    assert setup("crio")[0] == 0
+    document = tomllib.loads((tmp_path / FILES["crio"]).read_text())
+    # One table of its own: the others, and which of them is the default, stay as they are.
+    assert list(document) == ["crio"]
+    assert list(document["crio"]) == ["runtime"]
+    assert list(document["crio"]["runtime"]) == ["runtimes"]
+    # crio.conf(5); with the type `oci` the path is what conmon calls.
+    assert document["crio"]["runtime"]["runtimes"] == {
+        "hpc": {"runtime_path": OURS, "runtime_type": "oci", "runtime_root": "/run/ocirt"}
+    }
 
 
 def test_a_malformed_file_of_podman_is_named(setup, tmp_path):
