@@ -78,7 +78,8 @@ class Machine:
 
     def pci(self, address: str, bridges: str = "", **files: object) -> str:
         """Put a PCI function behind bridges (`0000:60:01.0/0000:61:00.0`); return its path."""
-        path = f"/sys/devices/pci{address[:7]}/{bridges}/{address}".replace("//", "/")
+        above = (bridges or address)[:7]  # the bus of the host bridge
+        path = f"/sys/devices/pci{above}/{bridges}/{address}".replace("//", "/")
         for name, value in files.items():
             self.write(f"{path}/{name}", f"{value}\n")
         self.link(f"/sys/bus/pci/devices/{address}", f"../../../..{path}")
@@ -143,6 +144,48 @@ class Machine:
                 number += 9
         self.write("/proc/driver/nvidia-caps/mig-minors", "\n".join(lines) + "\n")
 
+    # --- RDMA
+
+    def nic(
+        self,
+        name: str,
+        address: str = "",
+        *,
+        ports: int = 1,
+        active: bool = True,
+        layer: str = "InfiniBand",
+        bridges: str = "",
+        numa: int = 0,
+    ) -> None:
+        """Put an RDMA device into the machine; without an address it is a soft one."""
+        number = len(list((self.root / "sys/class/infiniband_verbs").glob("uverbs*")))
+        if address:
+            vendor = {"vendor": "0x15b3", "class": "0x020700", "numa_node": numa}
+            path = self.pci(address, bridges, **vendor)
+        else:
+            path = f"/sys/devices/virtual/infiniband/{name}"
+        base = f"{path}/infiniband/{name}" if address else path
+        for port in range(1, ports + 1):
+            state = "4: ACTIVE" if active else "1: DOWN"
+            self.write(f"{base}/ports/{port}/state", f"{state}\n")
+            self.write(f"{base}/ports/{port}/link_layer", f"{layer}\n")
+        if address:
+            self.link(f"{base}/device", "../..")
+        self.link(f"/sys/class/infiniband/{name}", f"../..{base.removeprefix('/sys')}")
+        nodes = [("infiniband_verbs", "uverbs", 192), ("infiniband_mad", "umad", 0),
+                 ("infiniband_mad", "issm", 64)]  # fmt: skip
+        for kind, prefix, minor in nodes:
+            node = f"{prefix}{number}"
+            folder = f"{path}/{kind}/{node}"
+            self.write(f"{folder}/dev", f"231:{minor + number}\n")
+            self.write(f"{folder}/ibdev", f"{name}\n")
+            self.link(f"/sys/class/{kind}/{node}", f"../..{folder.removeprefix('/sys')}")
+            mode = 0o666 if prefix == "uverbs" else 0o600
+            self.node(f"/dev/infiniband/{node}", 231, minor + number, mode)
+        self.write("/sys/class/infiniband_verbs/abi_version", "6\n")
+        self.write("/sys/class/misc/rdma_cm/dev", "10:122\n")
+        self.node("/dev/infiniband/rdma_cm", 10, 122)
+
 
 # --- machines that many tests want
 
@@ -159,8 +202,27 @@ def eight(root: Path) -> Machine:
     machine = Machine(root)
     for place, minor in enumerate((2, 3, 0, 1, 6, 7, 4, 5)):
         bus = 0x07 + 0x20 * place
-        bridge = f"0000:{bus - 2:02x}:01.0/0000:{bus - 1:02x}:00.0"
-        machine.gpu(f"0000:{bus:02x}:00.0", minor, bridges=bridge, numa=place // 4)
+        bridges = f"0000:{bus - 2:02x}:01.0/0000:{bus - 1:02x}:00.0"
+        machine.gpu(f"0000:{bus:02x}:00.0", minor, bridges=bridges, numa=place // 4)
+    return machine
+
+
+def cluster_node(root: Path) -> Machine:
+    """The same with a NIC beside each GPU, on one switch, and two more for storage without link."""
+    machine = eight(root)
+    for place in range(8):
+        bus = 0x07 + 0x20 * place
+        switch = f"0000:{bus - 2:02x}:01.0/0000:{bus - 1:02x}:00.0"
+        # Two ports of one switch: an own downstream port for each.
+        machine.nic(
+            f"mlx5_{place}",
+            f"0000:{bus + 2:02x}:00.0",
+            bridges=f"{switch}/0000:{bus + 1:02x}:02.0",
+            numa=place // 4,
+        )
+    for place in (8, 9):
+        address = f"0000:{0xF0 + place:02x}:00.0"
+        machine.nic(f"mlx5_{place}", address, active=False, layer="Ethernet", numa=1)
     return machine
 
 
