@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 
 
 # Variables that ask for devices, or that images from before those have.
-REQUESTS = ("NVIDIA_VISIBLE_DEVICES=", "CUDA_VERSION=")
+REQUESTS = (
+    "NVIDIA_VISIBLE_DEVICES=",
+    "CUDA_VERSION=",
+    "OCIRT_RDMA_DEVICES=",
+    "MELLANOX_VISIBLE_DEVICES=",
+    "NVIDIA_MOFED=",
+)
 
 
 class Wish:
@@ -113,12 +119,14 @@ class Draft:
     def _edits(self) -> Applied | None:
         """Return what the requested devices add, as any part of the config to be checked."""
         wish, env = self.wish, (self.config.get("process") or {}).get("env") or ()
+        annotations = self.config.get("annotations") or ()
         # The stage costs a plain container these few looks, and not one import.
         if not (
             wish.devices
             or wish.hpc_config
-            or (wish.cdi_annotations and self.config.get("annotations"))
+            or (wish.cdi_annotations and annotations)
             or any(item.startswith(REQUESTS) for item in env)
+            or any(key.startswith("ocirt.hpc/") for key in annotations)
         ):
             return None
         from ocirt import hpc

@@ -22,11 +22,12 @@ from ocirt.errors import ConfigError, Error, KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Any, TypeAlias
 
     from ocirt_hpc.cdi import Found
+    from ocirt_hpc.host import Node
     from ocirt_hpc.tree import Tree
 
     # (origin, item of containerEdits)
@@ -108,6 +109,30 @@ def apply(
             change(made, edits[kind])
     made.finish()
     return applied
+
+
+def node_edits(found: Iterable[Node]) -> dict[str, Any]:
+    """Return the edits that put device nodes into a container, with groups that may use them.
+
+    Read and write, never mknod: no program needs that.
+    """
+    made, gids = [], []
+    for node in found:
+        made.append(
+            {
+                "path": node.path,
+                "type": node.kind,
+                "major": node.major,
+                "minor": node.minor,
+                "fileMode": node.mode,
+                "uid": node.uid,
+                "gid": node.gid,
+                "permissions": "rw",
+            }
+        )
+        if node.gid and node.mode & 0o006 != 0o006 and node.gid not in gids:
+            gids.append(node.gid)
+    return {"deviceNodes": made, "additionalGids": gids}
 
 
 def of_cdi(found: list[Found]) -> list[Section]:

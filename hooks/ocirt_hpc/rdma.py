@@ -13,7 +13,9 @@ Source: Linux, drivers/infiniband/core/uverbs_main.c, user_mad.c; rdma-core, lib
 
 from __future__ import annotations
 
+from ocirt import log
 from ocirt.errors import ConfigError
+from ocirt.kernel import procfs
 from ocirt_hpc import topology
 from ocirt_hpc.host import Node, pci_address
 
@@ -31,7 +33,9 @@ FOLDER = "/dev/infiniband"
 # Classes of nodes: uverbsN for everybody; umadN and issmN with the site's consent.
 KINDS = ("infiniband_verbs", "infiniband_mad")
 
-UNLIMITED = (1 << 64) - 1
+UNLIMITED = (1 << 64) - 1  # RLIM_INFINITY as config.json has it
+ENOUGH = 1 << 30  # bytes; below that, large messages fail to register
+CAP_SYS_RESOURCE = 1 << 24
 
 OPTIONS = ["bind", "ro", "nosuid", "nodev", "noexec", "private"]
 
@@ -216,9 +220,34 @@ def view_edits(host: Host, chosen: list[Chosen], found: list[Device], tree: Tree
     return {"mounts": mounts}
 
 
-def memlock_edits(limit: int) -> dict[str, Any]:
-    """Return the edit that lets programs pin memory: `limit` bytes, or UNLIMITED."""
+def memlock_edits(setting: str) -> dict[str, Any]:
+    """Return the edit that lets programs pin memory: unlimited, keep (nothing), or bytes.
+
+    Who may not raise a hard limit gets the soft one raised to it, and a warning if that is little.
+    """
+    if setting == "keep":
+        return {}
+    if setting != "unlimited" and not (setting.isascii() and setting.isdecimal()):
+        raise ConfigError(
+            "rdma.memlock in hpc.toml", f'"{setting}" is not unlimited, keep or a number of bytes'
+        )
+    wanted = UNLIMITED if setting == "unlimited" else int(setting)
+    limit = min(wanted, _highest())
+    if limit < min(wanted, ENOUGH):
+        log.warning(
+            f"programs can pin {limit} bytes for RDMA (hard RLIMIT_MEMLOCK), which is little;"
+            " raise it for the engine or the user, in limits.conf or LimitMEMLOCK"
+        )
     return {"rlimits": [{"type": "RLIMIT_MEMLOCK", "soft": limit, "hard": limit}]}
+
+
+def _highest() -> int:
+    """Return the highest RLIMIT_MEMLOCK that we may set."""
+    from resource import RLIM_INFINITY, RLIMIT_MEMLOCK, getrlimit
+
+    hard = getrlimit(RLIMIT_MEMLOCK)[1]
+    may = int(procfs.field("self", "CapEff") or "0", 16) & CAP_SYS_RESOURCE
+    return UNLIMITED if may or hard == RLIM_INFINITY else hard
 
 
 def hint_edits(chosen: Iterable[Chosen]) -> dict[str, Any]:

@@ -1,14 +1,24 @@
-"""What is asked for: the names of CDI devices, from the option --device and from annotations.
+"""What is asked for, and by whom: the command line, annotations, the environment.
 
-Engines resolve CDI names themselves and leave the annotations in the config, so these count only
-where the site says so (--cdi-annotations), and `edits.py` leaves out what is there already.
-The environment never counts here: it may come from the image.
+    --device vendor/class=name     a CDI device
+    ocirt.hpc/gpus                 NVIDIA GPUs (annotation)
+    ocirt.hpc/rdma                 RDMA devices (annotation)
+    NVIDIA_VISIBLE_DEVICES, ...    NVIDIA GPUs: nvidia/request.py
+    OCIRT_RDMA_DEVICES, MELLANOX_VISIBLE_DEVICES, NVIDIA_MOFED    RDMA devices
+
+Annotations come from whoever starts the container, the environment may come from its image: it
+counts only where the site's policy says so.  For one kind of device the first source that says
+anything decides, annotations before the environment.
+
+Engines resolve CDI names themselves and leave the annotations (cdi.k8s.io/*) in the config, so
+these count only where the site says so, and `edits.py` leaves out what is there already.
 
 CDI specification, SPEC.md, "CDI Annotations": key cdi.k8s.io/WHATEVER, value a list of names.
 """
 
 from __future__ import annotations
 
+from ocirt import log
 from ocirt.errors import At
 from ocirt_hpc import rules
 
@@ -16,7 +26,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PREFIX = "cdi.k8s.io/"
+CDI_PREFIX = "cdi.k8s.io/"
+GPUS, RDMA = "ocirt.hpc/gpus", "ocirt.hpc/rdma"
+
+# In the order in which they decide.
+RDMA_VARIABLES = ("OCIRT_RDMA_DEVICES", "MELLANOX_VISIBLE_DEVICES")
+
+
+class Asked:
+    """Names of devices of one kind, and what asks for them, for messages.
+
+    explicit: the caller named them, so that it is an error when there are none.
+    """
+
+    def __init__(self, value: str, origin: str, where: str) -> None:
+        self.names = split(value)
+        self.origin = origin
+        self.where = where
+        self.explicit = any(name not in ("all", "none", "nearest") for name in self.names)
+
+
+def split(value: str) -> list[str]:
+    """Return the items of a list with commas, without blanks around them."""
+    return [item.strip() for item in value.split(",")]
+
+
+def variables(config: dict[str, Any]) -> dict[str, str]:
+    """Return the environment of the config's process; of two the last counts, as for runc."""
+    env = (config.get("process") or {}).get("env") or ()
+    return {name: value for name, _, value in (item.partition("=") for item in env)}
 
 
 def by_option(values: list[str]) -> list[str]:
@@ -29,10 +67,41 @@ def by_annotations(config: dict[str, Any]) -> list[str]:
     """Return the qualified names that the config's annotations give, each once."""
     names: list[str] = []
     for key, value in (config.get("annotations") or {}).items():
-        if key.startswith(PREFIX):
+        if key.startswith(CDI_PREFIX):
             with At(f"annotations.{key}"):
                 names += _unique(value.split(","))
     return list(dict.fromkeys(names))
+
+
+def annotation(config: dict[str, Any], key: str) -> Asked | None:
+    """Return what an annotation asks for, or None."""
+    value = (config.get("annotations") or {}).get(key)
+    return Asked(value, f"{key}={value}", f"annotations.{key}") if value is not None else None
+
+
+def rdma(config: dict[str, Any], *, env_requests: bool) -> Asked | None:
+    """Return which RDMA devices are asked for, or None."""
+    asked = annotation(config, RDMA)
+    if asked is not None:
+        return asked
+    env = variables(config)
+    for name in RDMA_VARIABLES:
+        value = env.get(name, "")
+        if value not in ("", "void", "none"):
+            asked = Asked(value, f"{name}={value}", f"process.env: {name}={value}")
+            break
+    else:
+        if env.get("NVIDIA_MOFED") == "enabled":
+            asked = Asked("all", "NVIDIA_MOFED=enabled", "process.env: NVIDIA_MOFED")
+    if asked is not None and not env_requests:
+        refused(asked.origin)
+        return None
+    return asked
+
+
+def refused(origin: str) -> None:
+    """Tell that the site's policy lets no variable ask for devices."""
+    log.warning(f"{origin}: policy.env-requests is false on this host; left out")
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -31,6 +31,15 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("policy", "cdi-annotations"):      (False,   "whether annotations cdi.k8s.io/* count"),
     ("nvidia", "disable-require"):      (False,   "whether NVIDIA_REQUIRE_* is left unchecked"),
     ("nvidia", "capabilities"):         (["all"], "what NVIDIA_DRIVER_CAPABILITIES may ask for"),
+    ("rdma",   "with-gpus"):            ("none",  "RDMA devices for a container with GPUs that asks"
+                                                  " for none: none, nearest, all"),
+    ("rdma",   "management"):           (False,   "whether umad and issm nodes come with a device;"
+                                                  " who has them can speak for the whole fabric"),
+    ("rdma",   "memlock"):              ("unlimited", "RLIMIT_MEMLOCK with a device: unlimited,"
+                                                  " keep, or bytes"),
+    ("rdma",   "hints"):                (True,    "whether UCX_NET_DEVICES and NCCL_IB_HCA are set"
+                                                  " where they are not"),
+    ("rdma",   "hide-others"):          (True,    "whether sysfs lists only the given devices"),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ makes the container to write.
 from __future__ import annotations
 
 from ocirt import log
+from ocirt.errors import At
 from ocirt_hpc import cdi, edits, request, site
 from ocirt_hpc.host import Host
 from ocirt_hpc.image import Image
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.edits import Applied, Section
+    from ocirt_hpc.host import Pci
 
 
 class Caller:
@@ -47,7 +49,10 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
     sections = _cdi(config, caller, here)
     tree = Tree(caller.place)
     if here["stage", "enabled"]:
-        sections += _nvidia(config, caller, here, tree)
+        host = Host(here["stage", "host-root"])
+        more, gpus = _nvidia(config, caller, here, host, tree)
+        sections += more
+        sections += _rdma(config, here, host, gpus, tree)
     if not sections:
         return None
     applied = edits.apply(config, sections, rootless=caller.rootless)
@@ -68,19 +73,50 @@ def _cdi(config: dict[str, Any], caller: Caller, here: site.Site) -> list[Sectio
     return edits.of_cdi(found)
 
 
-def _nvidia(config: dict[str, Any], caller: Caller, here: site.Site, tree: Tree) -> list[Section]:
+def _nvidia(
+    config: dict[str, Any], caller: Caller, here: site.Site, host: Host, tree: Tree
+) -> tuple[list[Section], list[Pci]]:
+    """Return the edits for NVIDIA's GPUs, and where these are on the bus."""
     from ocirt_hpc.nvidia import request as nvidia
 
-    asked = nvidia.of_env(config)
+    asked = nvidia.find(config, env_requests=here["policy", "env-requests"])
     if asked is None:
-        return []
-    if not here["policy", "env-requests"]:
-        log.warning(f"{asked.origin}: policy.env-requests is false on this host; left out")
-        return []
+        return [], []
     from ocirt_hpc.nvidia import stage
 
     asked.limit(here["nvidia", "capabilities"])
     if here["nvidia", "disable-require"]:
         asked.requirements = {}
     with Image(caller.rootfs) as image:
-        return stage.sections(asked, Host(here["stage", "host-root"]), image, tree)
+        sections, chosen = stage.sections(asked, host, image, tree)
+    places = (host.pci(one.gpu.address) for one in chosen)
+    return sections, [pci for pci in places if pci is not None]
+
+
+def _rdma(
+    config: dict[str, Any], here: site.Site, host: Host, gpus: list[Pci], tree: Tree
+) -> list[Section]:
+    asked = request.rdma(config, env_requests=here["policy", "env-requests"])
+    if asked is None and gpus and here["rdma", "with-gpus"] != "none":
+        choice = here["rdma", "with-gpus"]
+        asked = request.Asked(choice, f"rdma.with-gpus={choice}", "rdma.with-gpus in hpc.toml")
+    if asked is None:
+        return []
+    from ocirt_hpc import rdma
+
+    found = rdma.find(host)
+    with At(asked.where):
+        chosen = rdma.choose(found, asked.names, gpus)
+        nodes = rdma.nodes(host, chosen, management=here["rdma", "management"])
+    if not chosen:
+        if "none" not in asked.names:
+            log.warning(f"{asked.origin}: this host has no RDMA device; left out")
+        return []
+    sections = [edits.node_edits(nodes)]
+    # A machine that is only a directory has no sysfs to cover.
+    if here["rdma", "hide-others"] and not host.root:
+        sections.append(rdma.view_edits(host, chosen, found, tree))
+    sections.append(rdma.memlock_edits(here["rdma", "memlock"]))
+    if here["rdma", "hints"]:
+        sections.append(rdma.hint_edits(chosen))
+    return [(asked.origin, section) for section in sections]

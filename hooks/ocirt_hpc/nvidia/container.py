@@ -112,30 +112,6 @@ def _drm(driver: Driver, gpu: Gpu) -> list[Node]:
     return found
 
 
-def node_edits(found: Iterable[Node]) -> dict[str, Any]:
-    """Return the edits that put device nodes into a container, with groups that may use them.
-
-    Read and write, never mknod: no program needs that.
-    """
-    made, gids = [], []
-    for node in found:
-        made.append(
-            {
-                "path": node.path,
-                "type": node.kind,
-                "major": node.major,
-                "minor": node.minor,
-                "fileMode": node.mode,
-                "uid": node.uid,
-                "gid": node.gid,
-                "permissions": "rw",
-            }
-        )
-        if node.gid and node.mode & 0o006 != 0o006 and node.gid not in gids:
-            gids.append(node.gid)
-    return {"deviceNodes": made, "additionalGids": gids}
-
-
 # --- files
 
 

@@ -1,5 +1,6 @@
-"""Who asks for NVIDIA's GPUs, and for what: the environment that engines and images set.
+"""Who asks for NVIDIA's GPUs, and for what: an annotation, or variables of engines and images.
 
+    ocirt.hpc/gpus              (annotation) which GPUs; decides before the environment
     NVIDIA_VISIBLE_DEVICES      which GPUs: names of choice.py, all, none; empty or void: nothing
     NVIDIA_DRIVER_CAPABILITIES  which files of the driver
     NVIDIA_REQUIRE_*            what the image demands (require.py)
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from ocirt.errors import ConfigError
 from ocirt_hpc.nvidia import require
+from ocirt_hpc.request import GPUS, Asked, annotation, refused, split, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,16 +30,13 @@ HOOKS = ("nvidia-container-runtime-hook", "nvidia-container-toolkit")
 
 
 class Request:
-    """A request for GPUs: their names, the driver's capabilities, the IMEX channels.
+    """A request for GPUs: which are asked for, the driver's capabilities, the IMEX channels.
 
-    origin: what asks, for messages.  explicit: the caller named devices, so that a host without
-    them is an error; `all`, which images set by themselves, is not.
+    requirements: what the image demands, by the names of its variables.
     """
 
-    def __init__(self, names: list[str], origin: str) -> None:
-        self.names = names
-        self.origin = origin
-        self.explicit = any(name not in ("all", "none") for name in names)
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
         self.capabilities = list(DEFAULT_CAPABILITIES)
         self.channels: list[str] = []
         self.requirements: dict[str, str] = {}
@@ -56,31 +55,30 @@ class Request:
                 )
 
 
-def variables(config: dict[str, Any]) -> dict[str, str]:
-    """Return the environment of the config's process; of two the last counts, as for runc."""
-    env = (config.get("process") or {}).get("env") or ()
-    return {name: value for name, _, value in (item.partition("=") for item in env)}
-
-
-def of_env(config: dict[str, Any]) -> Request | None:
-    """Return what the environment asks for, or None.
+def find(config: dict[str, Any], *, env_requests: bool = True) -> Request | None:
+    """Return what an annotation or the environment asks for, or None.
 
     An image from before NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.
+    env_requests: whether the environment counts; what it says of capabilities always does.
     """
     env = variables(config)
     value = env.get(DEVICES)
-    legacy = "CUDA_VERSION" in env and "NVIDIA_REQUIRE_CUDA" not in env
-    if value is None and not legacy:
-        return None
-    if value is None:
-        request = Request(["all"], "CUDA_VERSION")
-    elif value in ("", "void"):
-        return None
-    else:
-        request = Request([name.strip() for name in value.split(",")], f"{DEVICES}={value}")
+    legacy = value is None and "CUDA_VERSION" in env and "NVIDIA_REQUIRE_CUDA" not in env
+    asked = annotation(config, GPUS)
+    if asked is None:
+        if legacy:
+            asked = Asked("all", "CUDA_VERSION", "process.env: CUDA_VERSION")
+        elif value in (None, "", "void"):
+            return None
+        else:
+            asked = Asked(str(value), f"{DEVICES}={value}", f"process.env: {DEVICES}={value}")
+        if not env_requests:
+            refused(asked.origin)
+            return None
+    request = Request(asked)
     words = env.get(CAPABILITIES, "")
     if words:
-        request.capabilities = [word.strip() for word in words.split(",")]
+        request.capabilities = split(words)
     elif legacy:
         request.capabilities = ["all"]
     request.channels = [name for name in env.get("NVIDIA_IMEX_CHANNELS", "").split(",") if name]

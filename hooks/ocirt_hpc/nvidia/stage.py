@@ -5,6 +5,7 @@ from __future__ import annotations
 from ocirt import log
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import loader
+from ocirt_hpc.edits import node_edits
 from ocirt_hpc.nvidia import choice, container, driver, files, require
 from ocirt_hpc.nvidia.request import HOOKS
 
@@ -13,27 +14,29 @@ if TYPE_CHECKING:
     from ocirt_hpc.edits import Section
     from ocirt_hpc.host import Host
     from ocirt_hpc.image import Image
+    from ocirt_hpc.nvidia.choice import Chosen
     from ocirt_hpc.nvidia.request import Request
     from ocirt_hpc.tree import Tree
 
 
 def sections(
     request: Request, host: Host, image: Image, tree: Tree, *, writable: bool = True
-) -> list[Section]:
-    """Return the edits for a request, each under the name of what asked for it.
+) -> tuple[list[Section], list[Chosen]]:
+    """Return the edits for a request, under the name of what asked for it, and the chosen GPUs.
 
     A host without the driver is an error when devices were named, and a warning when `all` was:
     images ask for that by themselves.  writable: whether the image can get new mount points.
     """
-    with At(f"process.env: {request.origin}"):
+    asked = request.asked
+    with At(asked.where):
         loaded = driver.find(host)
         if loaded is None:
-            if request.explicit:
+            if asked.explicit:
                 raise ConfigError("no NVIDIA driver is loaded on this host")
-            log.warning(f"{request.origin}: no NVIDIA driver is loaded on this host; left out")
-            return []
+            log.warning(f"{asked.origin}: no NVIDIA driver is loaded on this host; left out")
+            return [], []
         wanted = files.capabilities(request.capabilities)
-        chosen = choice.choose(loaded, request.names)
+        chosen = choice.choose(loaded, asked.names)
     require.check(request.requirements, require.facts(loaded.version))
     for one in chosen:
         if one.mig is None and one.gpu.migs:
@@ -54,11 +57,12 @@ def sections(
         "hostPath": tree.place,
         "options": ["bind", "ro", "nosuid", "nodev", "private"],
     }
-    return [
-        (request.origin, container.node_edits(nodes)),
-        (request.origin, {"mounts": [place]}),
-        (request.origin, mounts),
-        (request.origin, overlay),
-        (request.origin, way.edits),
-        (request.origin, {"dropHooks": list(HOOKS)}),
+    edits = [
+        node_edits(nodes),
+        {"mounts": [place]},
+        mounts,
+        overlay,
+        way.edits,
+        {"dropHooks": list(HOOKS)},
     ]
+    return [(asked.origin, section) for section in edits], chosen

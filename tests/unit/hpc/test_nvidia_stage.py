@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ocirt_hpc import ldcache, loader
+from ocirt_hpc import edits, ldcache, loader
 from ocirt_hpc.image import Image
 from ocirt_hpc.nvidia import container, driver, request, stage
 from ocirt_hpc.nvidia.choice import choose
@@ -33,10 +33,10 @@ def rootfs(tmp_path):
 
 
 def sections(machine, rootfs, *env):
-    asked = request.of_env(config(*env))
+    asked = request.find(config(*env))
     tree = Tree("/state/hpc")
     with Image(str(rootfs)) as image:
-        return stage.sections(asked, machine.host(), image, tree), tree
+        return stage.sections(asked, machine.host(), image, tree)[0], tree
 
 
 # --- requests
@@ -57,24 +57,31 @@ def sections(machine, rootfs, *env):
     ],
 )
 def test_the_environment_asks(env, names):
-    asked = request.of_env(config(*env))
-    assert (asked and asked.names) == names
+    asked = request.find(config(*env))
+    assert (asked and asked.asked.names) == names
 
 
 def test_an_old_image_asks_for_everything_and_its_cuda():
-    asked = request.of_env(config("CUDA_VERSION=11.4.3"))
-    assert (asked.capabilities, asked.explicit) == (["all"], False)
+    asked = request.find(config("CUDA_VERSION=11.4.3"))
+    assert (asked.capabilities, asked.asked.explicit) == (["all"], False)
     assert asked.requirements == {"NVIDIA_REQUIRE_CUDA": "cuda>=11.4"}
+
+
+def test_an_annotation_decides_before_the_environment():
+    base = {**config("NVIDIA_VISIBLE_DEVICES=all"), "annotations": {"ocirt.hpc/gpus": "1"}}
+    asked = request.find(base, env_requests=False)
+    assert (asked.asked.names, asked.asked.where) == (["1"], "annotations.ocirt.hpc/gpus")
+    assert request.find(config("NVIDIA_VISIBLE_DEVICES=all"), env_requests=False) is None
 
 
 def test_requirements_can_be_disabled():
     env = ["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_REQUIRE_CUDA=cuda>=99"]
-    assert request.of_env(config(*env)).requirements
-    assert not request.of_env(config(*env, "NVIDIA_DISABLE_REQUIRE=true")).requirements
+    assert request.find(config(*env)).requirements
+    assert not request.find(config(*env, "NVIDIA_DISABLE_REQUIRE=true")).requirements
 
 
 def test_the_site_limits_capabilities():
-    asked = request.of_env(config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=all"))
+    asked = request.find(config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=all"))
     asked.limit(["compute", "utility"])
     assert asked.capabilities == ["compute", "utility"]
     asked.capabilities = ["graphics"]
@@ -115,9 +122,9 @@ def test_the_group_that_may_use_a_node_is_added(tmp_path):
     machine.write("/proc/driver/nvidia/params", "DeviceFileGID: 44\nDeviceFileMode: 432\n")
     machine.nodes.clear()
     loaded = driver.find(machine.host())
-    edits = container.node_edits(container.nodes(loaded, choose(loaded, ["0"]), {"utility"}))
-    assert edits["additionalGids"] == [44]
-    assert {node["permissions"] for node in edits["deviceNodes"]} == {"rw"}
+    made = edits.node_edits(container.nodes(loaded, choose(loaded, ["0"]), {"utility"}))
+    assert made["additionalGids"] == [44]
+    assert {node["permissions"] for node in made["deviceNodes"]} == {"rw"}
 
 
 def test_channels(tmp_path):

@@ -214,3 +214,19 @@ def test_hints_name_ports(tmp_path):
         "UCX_NET_DEVICES=mlx5_0:1,mlx5_0:2"
     )
     assert rdma.hint_edits([]) == {}
+
+
+def test_memory_that_can_be_pinned(monkeypatch):
+    monkeypatch.setattr(rdma, "_highest", lambda: rdma.UNLIMITED)
+
+    def limit(setting):
+        (found,) = rdma.memlock_edits(setting)["rlimits"]
+        return found["soft"], found["hard"]
+
+    assert limit("unlimited") == (rdma.UNLIMITED, rdma.UNLIMITED)
+    assert limit("4096") == (4096, 4096)
+    assert rdma.memlock_edits("keep") == {}
+    with pytest.raises(ConfigError, match=r"rdma.memlock in hpc.toml: .*not unlimited, keep"):
+        rdma.memlock_edits("lots")
+    monkeypatch.setattr(rdma, "_highest", lambda: 65536)
+    assert limit("unlimited") == (65536, 65536)

@@ -29,3 +29,24 @@ def test_a_wrong_annotation_is_named():
 
 def test_a_config_without_annotations_asks_for_nothing():
     assert request.by_annotations({}) == []
+
+
+@pytest.mark.parametrize(
+    ("env", "annotations", "names"),
+    [
+        ([], {}, None),
+        (["MELLANOX_VISIBLE_DEVICES=void"], {}, None),
+        (["MELLANOX_VISIBLE_DEVICES=none"], {}, None),
+        (["MELLANOX_VISIBLE_DEVICES=0,1"], {}, ["0", "1"]),
+        (["MELLANOX_VISIBLE_DEVICES=0", "OCIRT_RDMA_DEVICES=nearest"], {}, ["nearest"]),
+        (["NVIDIA_MOFED=enabled"], {}, ["all"]),
+        (["NVIDIA_MOFED=yes"], {}, None),
+        (["MELLANOX_VISIBLE_DEVICES=all"], {"ocirt.hpc/rdma": "none"}, ["none"]),
+    ],
+)
+def test_who_asks_for_rdma(env, annotations, names):
+    config = {"process": {"env": env}, "annotations": annotations}
+    asked = request.rdma(config, env_requests=True)
+    assert (asked and asked.names) == names
+    allowed = request.rdma(config, env_requests=False)
+    assert (allowed and allowed.names) == (names if annotations else None)

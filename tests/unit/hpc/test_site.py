@@ -41,7 +41,7 @@ def test_a_setting_overrides_its_default(file):
     ("text", "words"),
     [
         ("[stage", "hpc.toml: Expected"),
-        ("[gpu]\n", r"hpc.toml: gpu: unknown section \(have nvidia, policy, stage\)"),
+        ("[gpu]\n", r"hpc.toml: gpu: unknown section \(have nvidia, policy, rdma, stage\)"),
         ("stage = 1\n", "stage: unknown section"),
         ("[stage]\nenable = true\n", r"stage.enable: unknown setting \(have enabled, host-root\)"),
         ('[stage]\nenabled = "no"\n', "stage.enabled: expected true or false"),
