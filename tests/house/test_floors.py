@@ -22,7 +22,7 @@ FLOORS = {
     "ocirt.engines": 2,
     "ocirt.plan": 2,
     "ocirt_hpc": 2,
-    "ocirt_hpc.nvidia": 2.4,  # a class of devices
+    "ocirt_hpc.nvidia": 2.4,  # classes of devices
     "ocirt_hpc.stage": 2.8,
     "ocirt.bundle": 1,
     "ocirt.checks": 1,
