@@ -62,6 +62,7 @@ class Wish:
         self.no_pivot = False
         self.no_new_keyring = False
         self.preserve_fds = 0
+        self.pmi_fd = False
         self.rootless = False
         self.unprivileged = os.geteuid() != 0
         self.seccomp_cache: str | None = None
@@ -190,6 +191,8 @@ class Draft:
         context.no_new_keyring = wish.no_new_keyring
         context.listen_fds = handover.listen_fds()
         context.preserve_fds = wish.preserve_fds + context.listen_fds
+        if wish.pmi_fd:
+            context.keep_fd = handover.pmi_fd(self.config)
         context.gate = wish.gate
         context.die_with_runtime = not wish.detach
         context.seccomp_cache = wish.seccomp_cache

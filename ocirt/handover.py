@@ -13,6 +13,8 @@ import os
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import At, Error
 
+_KIND, _SOCKET = 0o170000, 0o140000  # of st_mode: inode(7)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +52,27 @@ def check_preserved(count: int, listen: int = 0) -> None:
         except OSError:
             option = "LISTEN_FDS" if fd < 3 + listen else "--preserve-fds"
             raise Error(f"{option}: descriptor {fd} is not open") from None
+
+
+def pmi_fd(config: dict[str, Any]) -> int:
+    """Return the descriptor that process.env names as PMI_FD; -1 unless it is a socket we got.
+
+    Slurm's PMI-1 and PMI-2 talk through such a socket, whose number nobody can choose.  Only a
+    caller who means it asks for this (--pmi-fd): an image has a say in its environment, too.
+    """
+    found = -1
+    for item in (config.get("process") or {}).get("env") or ():
+        name, _, value = item.partition("=")
+        if name == "PMI_FD":
+            found = int(value) if value.isascii() and value.isdigit() and len(value) < 8 else -1
+    if found < 3:
+        return -1
+    try:
+        # What we have opened ourselves is marked to be closed.
+        ours = not os.get_inheritable(found)
+        return -1 if ours or os.fstat(found).st_mode & _KIND != _SOCKET else found
+    except OSError:
+        return -1
 
 
 def check_console(console_socket: str, detach: bool, terminal: bool) -> None:

@@ -25,6 +25,7 @@ OPTIONS = (
     ("no-pivot",        "",    "",     False,   "move the root file system instead of pivot_root"),
     ("no-new-keyring",  "",    "",     False,   "keep the session keyring of the caller"),
     ("preserve-fds",    "",    "N",    0,       "hand over descriptors 3 to 2+N as well"),
+    ("pmi-fd",          "",    "",     False,   "hand over the socket that PMI_FD names"),
     ("device",          "",    "NAME", (),      "add a CDI device: vendor/class=name; repeatable"),
     ("no-subreaper",    "",    "",     False,   ""),  # crun's spelling for create; nothing to do
 )  # fmt: skip
@@ -42,6 +43,7 @@ def wish(arguments: Arguments, settings: Settings) -> Wish:
     made.no_pivot = arguments.no_pivot
     made.no_new_keyring = arguments.no_new_keyring
     made.preserve_fds = arguments.preserve_fds
+    made.pmi_fd = arguments.pmi_fd
     made.rootless = settings.rootless
     made.seccomp_cache = settings.seccomp_cache
     made.cgroup_driver = settings.cgroup_driver

@@ -34,7 +34,7 @@ RunTimeEnvExclude="^(SLURM_CONF|SLURM_CONF_SERVER)="
 RunTimeQuery="{path} --root=/tmp/ocirt-%U state %n.%u.%j.%s.%t"
 RunTimeKill="{path} --root=/tmp/ocirt-%U kill -a %n.%u.%j.%s.%t"
 RunTimeDelete="{path} --root=/tmp/ocirt-%U delete --force %n.%u.%j.%s.%t"
-RunTimeRun="exec {path} --root=/tmp/ocirt-%U run -b %b %n.%u.%j.%s.%t"
+RunTimeRun="exec {path} --root=/tmp/ocirt-%U run --pmi-fd -b %b %n.%u.%j.%s.%t"
 """
 
 # Slurm before 23.02 knows neither %U nor the patterns that keep variables out.  It queries and

@@ -138,8 +138,8 @@
   X(63, death_signal, "i") \
   X(64, home, "i") \
   X(65, program, "sll") \
-  X(66, gate, "fi") \
-  X(67, close_fds, "i") \
+  X(66, gate, "fii") \
+  X(67, close_fds, "ii") \
   X(68, exec, "") \
   X(69, exit, "i")
 /* join: fd nstype may_retry */
@@ -187,6 +187,6 @@
 /* death_signal: signal */
 /* home: uid */
 /* program: name argv env */
-/* gate: fifo preserve */
-/* close_fds: preserve */
+/* gate: fifo preserve keep */
+/* close_fds: preserve keep */
 /* exit: status */

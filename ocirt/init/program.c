@@ -235,10 +235,13 @@ static void close_own(const struct init *in, int fifo)
 			close(own[i]);
 }
 
-/* Keep 0-2, the preserved descriptors and the fifo, which becomes the next one. */
-static int close_rest(struct init *in, int *fifo, unsigned preserve)
+/* Keep 0-2, the preserved descriptors, the fifo, which becomes the next one, and `keep`. */
+static int close_rest(struct init *in, int *fifo, unsigned preserve, int keep)
 {
 	unsigned first = 3 + preserve;
+
+	if (keep == (int)first)
+		first++;
 
 	if (*fifo != (int)first) {
 		int moved = dup3(*fifo, (int)first, O_CLOEXEC);
@@ -247,13 +250,14 @@ static int close_rest(struct init *in, int *fifo, unsigned preserve)
 			return -errno;
 		*fifo = moved;
 	}
-	if (sys_close_range(first + 1, ~0u, 0) < 0)
+	if (sys_close_range(keep > *fifo ? (unsigned)keep + 1 : first + 1, ~0u, 0) < 0 ||
+	    (keep > *fifo + 1 && sys_close_range(first + 1, (unsigned)keep - 1, 0) < 0))
 		close_own(in, *fifo);
 	in->sock = in->proc = in->root = in->null.tree = in->empty.tree = in->own_proc = -1;
 	return 0;
 }
 
-/* GATE fifo preserve
+/* GATE fifo preserve keep
  * Waits for `start` to write a byte.  The runtime gave us the fifo open for reading and writing,
  * so there is always a writer and read() blocks. */
 int op_gate(struct init *in, const struct op *op)
@@ -266,7 +270,7 @@ int op_gate(struct init *in, const struct op *op)
 	r = reply(in, REPLY_DONE, op->index, 0);
 	if (r < 0)
 		_exit(1);
-	r = close_rest(in, &fifo, (unsigned)op->arg[1].i);
+	r = close_rest(in, &fifo, (unsigned)op->arg[1].i, op->arg[2].i);
 	if (r < 0)
 		return r;
 	shrink(in);
@@ -279,13 +283,18 @@ int op_gate(struct init *in, const struct op *op)
 	return 0;
 }
 
-/* CLOSE_FDS preserve
+/* CLOSE_FDS preserve keep
  * The last word on what the program inherits (CVE-2024-21626).  Only marked, not closed: whoever
- * waits for an end of file learns from it that execve succeeded. */
+ * waits for an end of file learns from it that execve succeeded.  keep: one more descriptor, of any
+ * number, that passes; -1: none. */
 int op_close_fds(struct init *in, const struct op *op)
 {
+	int r = sys_close_range(3 + (unsigned)op->arg[0].i, ~0u, RANGE_CLOEXEC), keep = op->arg[1].i;
+
 	(void)in;
-	return sys_close_range(3 + (unsigned)op->arg[0].i, ~0u, RANGE_CLOEXEC);
+	if (r < 0 || keep < 0)
+		return r;
+	return fcntl(keep, F_SETFD, 0) < 0 ? -errno : 0;
 }
 
 /* EXIT status

@@ -52,6 +52,7 @@ class Context:
     joins           kinds of the namespaces to enter (exec): those of the init that are not ours
     cgroup_late     whether the cgroup namespace is entered from within the container's cgroup
     node_sources    where a device node's path on the host is not that in the container: the host's
+    keep_fd         a descriptor that the program gets besides those that follow 2, or -1
     slots           the number of each descriptor that the plan calls by a word
     """
 
@@ -68,6 +69,7 @@ class Context:
         self.no_pivot = False
         self.no_new_keyring = False
         self.preserve_fds = 0
+        self.keep_fd = -1
         self.listen_fds = 0
         self.gate = True
         self.joins: tuple[str, ...] = ()
@@ -154,11 +156,11 @@ def _find(config: dict[str, Any], context: Context) -> list[Op]:
 
 
 def _close(config: dict[str, Any], context: Context) -> list[Op]:
-    return program.close(context.preserve_fds)
+    return program.close(context.preserve_fds, context.keep_fd)
 
 
 def _gate(config: dict[str, Any], context: Context) -> list[Op]:
-    return program.gate(context.preserve_fds) if context.gate else []
+    return program.gate(context.preserve_fds, context.keep_fd) if context.gate else []
 
 
 OUTSIDE: tuple[Stage, ...] = (

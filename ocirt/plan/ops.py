@@ -121,8 +121,8 @@ OPS: tuple[tuple[int, str, str, str], ...] = (
     (63, "death_signal", "i",      "signal"),
     (64, "home",        "i",       "uid"),
     (65, "program",     "sll",     "name argv env"),
-    (66, "gate",        "fi",      "fifo preserve"),
-    (67, "close_fds",   "i",       "preserve"),
+    (66, "gate",        "fii",     "fifo preserve keep"),
+    (67, "close_fds",   "ii",      "preserve keep"),
     (68, "exec",        "",        ""),
     (69, "exit",        "i",       "status"),
 )  # fmt: skip

@@ -4,9 +4,8 @@ The init looks the program up inside the container, as the user it will run as; 
 is an errno, and `lookup_error` words it.
 
 Descriptors: 0 to 2 are the program's; then come those of socket activation (LISTEN_FDS), then
-those of --preserve-fds; all else is closed by the exec.  PMI_FD, by which some MPI launchers name
-a descriptor of any number, is not one of these: its number must survive as it is, so supporting
-it means an op that moves a descriptor, not a larger count.
+those of --preserve-fds, then the one of --pmi-fd, which keeps its number; all else is closed by the
+exec.
 
 runtime-spec, config.md, "Process"; sd_listen_fds(3).
 """
@@ -104,14 +103,18 @@ def find(config: dict[str, Any], listen: int = 0) -> list[Op]:
     return [Op("program", (args[0], args, env), "process.args", args[0])]
 
 
-def close(preserve: int) -> list[Op]:
-    """Let the exec close every descriptor that is not the program's (CVE-2024-21626)."""
-    return [Op("close_fds", (preserve,), "", f"all from {3 + preserve}")]
+def close(preserve: int, keep: int) -> list[Op]:
+    """Let the exec close every descriptor that is not the program's (CVE-2024-21626).
+
+    keep: one more that is, or -1.
+    """
+    but = f" but {keep}" if keep >= 0 else ""
+    return [Op("close_fds", (preserve, keep), "", f"all from {3 + preserve}{but}")]
 
 
-def gate(preserve: int) -> list[Op]:
+def gate(preserve: int, keep: int) -> list[Op]:
     """Wait for `start`."""
-    return [Op("gate", ("fifo", preserve), "", "wait for start")]
+    return [Op("gate", ("fifo", preserve, keep), "", "wait for start")]
 
 
 def run(config: dict[str, Any]) -> list[Op]:

@@ -169,7 +169,7 @@ PIVOT = op("pivot", ops.PIVOT)
 
 def program(*argv: str, env: tuple[str, ...] = ("PATH=/bin",)) -> tuple[Op, ...]:
     """The ops that end in a program, without a gate."""
-    return op("program", argv[0], argv, env), asks(), op("close_fds", 0), op("exec")
+    return op("program", argv[0], argv, env), asks(), op("close_fds", 0, -1), op("exec")
 
 
 def make_rootfs(path: Path) -> Path:

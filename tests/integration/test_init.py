@@ -296,8 +296,8 @@ def test_a_runtime_that_dies_takes_the_hook_along(rootfs, tmp_path):
 
 def gated(*after, argv=("sh", "-c", "ls /proc/self/fd"), preserve=0):
     name = op("program", argv[0], argv, ["PATH=/bin"])
-    return [PROC, PIVOT, name, asks(), op("gate", "fifo", preserve), *after,
-            op("close_fds", preserve), op("exec")]  # fmt: skip
+    return [PROC, PIVOT, name, asks(), op("gate", "fifo", preserve, -1), *after,
+            op("close_fds", preserve, -1), op("exec")]  # fmt: skip
 
 
 def wait_at_the_gate(init: Init) -> None:

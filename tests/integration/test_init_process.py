@@ -451,9 +451,9 @@ def test_a_profile_older_than_the_newest_calls_is_enough(rootfs, fifo):
     old = bpf((0x20, 0, 0, 0), (0x35, 0, 1, 424), (6, 0, 0, ERRNO | 1), (6, 0, 0, ALLOW))
     hook = ("/bin/sh", ["sh", "-c", ": > /tmp/hooked"], [], "{", "}", "startContainer", 0, 5000)
     plan = [
-        *(PROC, PIVOT, op("close_fds", 0), op("seccomp", 0, old, 0)),
+        *(PROC, PIVOT, op("close_fds", 0, -1), op("seccomp", 0, old, 0)),
         *(op("program", "sh", ["sh", "-c", "ls /proc/self/fd"], ["PATH=/bin"]), asks()),
-        *(op("gate", "fifo", 0), op("hook", *hook), op("exec")),
+        *(op("gate", "fifo", 0, -1), op("hook", *hook), op("exec")),
     ]
     with contained(
         rootfs, *plan, pivot=False, files={"fifo": fifo[1]}, stdout=subprocess.PIPE, text=True
@@ -619,7 +619,7 @@ def test_where_a_program_is_looked_for(rootfs):
 def test_argv_and_env_are_exactly_those_of_the_plan(rootfs):
     env = ("PATH=/bin", "EMPTY=", "ODD=\udcff", "A=1", "A=2")
     argv = ["-sh", "-c", "cat /proc/$$/environ /proc/$$/cmdline; true", "", "last arg"]
-    plan = [op("program", "sh", argv, env), asks(), op("close_fds", 0), op("exec")]
+    plan = [op("program", "sh", argv, env), asks(), op("close_fds", 0, -1), op("exec")]
     with contained(rootfs, PROC, PIVOT, *plan, pivot=False, stdout=subprocess.PIPE) as init:
         init.answer()
         assert init.reply() is None
@@ -644,7 +644,7 @@ def test_the_program_inherits_preserved_descriptors_only(rootfs):
     read, write = os.pipe()
     os.dup2(write, 60)
     plan = [PROC, PIVOT, op("program", "sh", ["sh", "-c", "ls /proc/self/fd"], ["PATH=/bin"])]
-    plan += [asks(), op("close_fds", 0), op("exec")]
+    plan += [asks(), op("close_fds", 0, -1), op("exec")]
     text = output(rootfs, *plan, pass_fds=(60,))
     for fd in (read, write, 60):
         os.close(fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import struct
 
 import pytest
@@ -600,6 +601,47 @@ def test_preserved_descriptors_reach_a_created_container(runtime, bundle, workdi
     runtime.start(b)
     assert runtime.wait(b) == 0
     assert b.output() == "file 4\n"
+
+
+def pass_socket(number, socket):
+    """Return preexec code that leaves a socket behind as Slurm does: anywhere, inheritable."""
+
+    def place():
+        os.dup2(socket.fileno(), number)
+
+    return place
+
+
+@only_ocirt("knows --pmi-fd")
+@pytest.mark.parametrize("number", [3, 4, 17])
+@pytest.mark.parametrize("verb", ["run", "create"])
+def test_the_socket_of_an_mpi_launcher_keeps_its_number(runtime, bundle, number, verb):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        b = bundle.sh(f"probe fds; echo cmd=init >&{number}; head -n 1 <&{number}",
+                      process={"env": ["PATH=/bin", f"PMI_FD={number}"]})  # fmt: skip
+        handed = {"close_fds": False, "preexec_fn": pass_socket(number, theirs)}
+        ours.sendall(b"response\n")
+        if verb == "run":
+            text = runtime.prints(b, "--pmi-fd", **handed)
+        else:
+            runtime.create(b, "--pmi-fd", **handed)
+            runtime.start(b)
+            assert runtime.wait(b) == 0
+            text = b.output()
+        fds = "\n".join([line for line in text.splitlines() if line[0].isdigit()])
+        assert numbers(fds) == [0, 1, 2, number]
+        assert text.rstrip().endswith("response")
+        assert ours.recv(100) == b"cmd=init\n"
+
+
+@only_ocirt("knows --pmi-fd")
+def test_no_image_gets_a_socket_by_its_environment_alone(runtime, bundle):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        b = bundle("probe", "fds", process={"env": ["PATH=/bin", "PMI_FD=17"]})
+        text = runtime.prints(b, close_fds=False, preexec_fn=pass_socket(17, theirs))
+        assert numbers(text) == [0, 1, 2]
 
 
 @only_ocirt("runc leaks descriptors of its own in this case")

@@ -390,7 +390,9 @@ def test_an_old_slurm_gets_only_what_it_knows(setup, tmp_path):
     text = (tmp_path / FILES["slurm"]).read_text()
     assert "%U" not in text
     assert "EnvExclude" not in text
-    assert f'RunTimeRun="exec {OURS} --root=/tmp/ocirt-%u run -b %b %n.%u.%j.%s.%t"' in text
+    assert (
+        f'RunTimeRun="exec {OURS} --root=/tmp/ocirt-%u run --pmi-fd -b %b %n.%u.%j.%s.%t"' in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -90,13 +90,13 @@ def test_every_op_can_be_written_down():
         + program.home(given)
         + program.enter_cwd(given, early=True)
         + program.find(given)
-        + program.close(2)
-        + program.gate(2)
+        + program.close(2, 17)
+        + program.gate(2, 17)
         + program.run(given)
     )
     names = ["mkdir", "home", "chdir", "program", "close_fds", "gate", "exec"]
     assert [op.name for op in ops] == names
-    assert ops[-3].args == (2,)
+    assert ops[-3].args == (2, 17)
     assert encode(ops, 0, {"fifo": 0})
 
 
