@@ -213,6 +213,12 @@ class Draft:
                 found.append(f"{place}: not supported by this kernel's cgroups, ignored")
         return found
 
+    def explain(self, op: Op, errno: int) -> str:
+        """Return why a step failed, where the kernel's word leaves that open."""
+        from ocirt.explain import explain
+
+        return explain(op, errno, self.config, self.rootfs)
+
     def joined(self) -> list[tuple[str, str, str]]:
         """Return (word, path, place in the config) of the namespaces to be joined."""
         spaces = self.context.namespaces
@@ -274,6 +280,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         draft.edits.tree.write()
 
     init = Init(draft.plan, draft.context.slots)
+    init.explain = draft.explain
     fds: list[int] = []
     undo.add(_close, fds)
     undo.add(init.kill)
@@ -281,6 +288,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
     if manager:
         manager.create(draft.linux.get("resources") or {})
         undo.add(manager.undo)
+        manager.delegate(config)
         undo.add(manager.kill, 9)
     if draft.resctrl:
         undo.add(draft.resctrl.undo)

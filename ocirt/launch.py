@@ -68,6 +68,7 @@ class Init:
     """The conversation with one init.
 
     pid: of the container's first process, 0 until stage 0 has cloned it.
+    explain: adds what is known outside about the op that failed with an errno.
     """
 
     def __init__(self, plan: list[Op], slots: dict[str, int]) -> None:
@@ -76,6 +77,7 @@ class Init:
         self.console = -1
         self._handed = -1  # the descriptor that came last
         self.warnings: list[str] = []
+        self.explain: Callable[[Op, int], str] | None = None
         self._outside = split(plan)
         self._slots = slots
         self._sent = 0  # descriptors sent so far: the next one's slot
@@ -224,6 +226,8 @@ class Init:
             if not text:
                 text = f"{op.what}: {strerror(value)}"
             return HookError(stage, number, text)
+        if not text and self.explain:
+            text = self.explain(op, value)
         return self._refusal(index, value, text)
 
     def died(self) -> InitError:

@@ -88,6 +88,9 @@ class Manager:
         """Make the cgroup and put `resources` into force, or leave nothing behind."""
         raise NotImplementedError
 
+    def delegate(self, config: dict[str, Any]) -> None:
+        """Give the cgroup to the container's user, where a config asks for that; v1 cannot."""
+
     def freeze_file(self) -> str | None:
         """Return the file that starts with "1" while this very cgroup is told to freeze."""
         raise NotImplementedError

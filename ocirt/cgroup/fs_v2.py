@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from errno import EACCES, EBUSY, ENOENT, EOPNOTSUPP, EPERM
-from os.path import dirname
+from os.path import dirname, normpath
 
 from ocirt.cgroup import devices, fs, layout, v2
 from ocirt.cgroup.files import put, read, word
@@ -141,17 +141,25 @@ class V2(fs.Manager):
             self._refuse_below_usage(memory)
         super().set(resources)
 
-    def delegate(self, uid: int) -> None:
-        """Give the cgroup to the container's root, who may then make cgroups of its own in it."""
-        if not self.directory:
+    def delegate(self, config: dict[str, Any]) -> None:
+        """Give the cgroup to the user of the process, who may then make cgroups of its own in it.
+
+        The limits stay whose they are.  A user can give it to no other: without that the
+        container has what it needs, it only cannot divide it.
+        """
+        uid = owner(config)
+        if not self.directory or uid is None:
             return
         files = read("/sys/kernel/cgroup/delegate").split()
-        os.chown(self.directory, uid, -1)
-        for file in files or ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+        for file in ("", *(files or ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"))):
             try:
                 os.chown(f"{self.directory}/{file}", uid, -1)
             except FileNotFoundError:
                 pass  # the list names what this kernel could have
+            except PermissionError:
+                if not self.rootless:
+                    raise
+                return
 
     def _enable(self, directory: str, rows: list[Write]) -> None:
         """Have every controller of the root handed down to `directory`."""
@@ -259,6 +267,32 @@ class V2(fs.Manager):
 
     def oom_killed(self) -> bool:
         return word(read(f"{self.directory}/memory.events"), "oom_kill") > 0
+
+
+def owner(config: dict[str, Any]) -> int | None:
+    """Return the host's id of the user who is to own the cgroup; None leaves it with its maker.
+
+    config-linux.md, "Cgroup ownership": with a cgroup namespace of its own, in which the tree is
+    mounted for writing.
+    """
+    linux = config.get("linux") or {}
+    spaces = {space["type"]: space.get("path") for space in linux.get("namespaces") or ()}
+    if spaces.get("cgroup", "none"):
+        return None
+    for mount in config.get("mounts") or ():
+        if mount.get("type") == "cgroup" and normpath(mount["destination"]) == "/sys/fs/cgroup":
+            if "ro" in (mount.get("options") or ()):
+                return None
+            break
+    else:
+        return None
+    uid: int = ((config.get("process") or {}).get("user") or {}).get("uid") or 0
+    if "user" not in spaces:
+        return uid
+    for mapping in linux.get("uidMappings") or ():
+        if 0 <= uid - mapping["containerID"] < mapping["size"]:
+            return int(mapping["hostID"] + uid - mapping["containerID"])
+    return None
 
 
 def _put_quietly(parent: str, value: str) -> bool:

@@ -63,6 +63,11 @@ def make(config: dict[str, Any], context: Context) -> list[Op]:
             continue
         with At(where):
             source = context.node_sources.get(path, path)
+            if not context.host.exists(source) and context.in_user_namespace():
+                # Not to be made there but to be bound, under whatever name the host has it.
+                kind = "block" if device["type"] == "b" else "char"
+                numbers = f"{device.get('major') or 0}:{device.get('minor') or 0}"
+                source = context.host.node(kind, numbers) or source
             ops.append(_node(device, path, source, where, bind))
     if bound:
         return ops

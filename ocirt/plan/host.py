@@ -41,6 +41,16 @@ class Host:
         """Whether the machine has this file; `path` is absolute."""
         return os.path.exists(os.path.join(self.root, path.lstrip("/")))
 
+    def node(self, kind: str, numbers: str) -> str:
+        """Return the path of a device's node; "" when there is none.
+
+        kind: "char" or "block".  numbers: major and minor, as in `1:5`.
+        """
+        for line in self._read(f"sys/dev/{kind}/{numbers}/uevent").splitlines():
+            if line.startswith("DEVNAME="):
+                return f"/dev/{line[8:]}"
+        return ""
+
     def bounding(self) -> int:
         """Return the mask of the capabilities that the runtime's own bounding set holds."""
         mask = self._facts.get("bounding")

@@ -248,6 +248,7 @@ def _file_system(
         kind in INSTEAD
         and context.in_user_namespace()
         and (kind == "sysfs" or not context.namespaces.has(INSTEAD[kind][1]))
+        and context.host.exists(INSTEAD[kind][0])
     ):
         host, _, attributes, how = INSTEAD[kind]
         clear = options.clear & ~attributes

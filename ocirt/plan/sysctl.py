@@ -78,7 +78,11 @@ def write(config: dict[str, Any], host: Host) -> list[Op]:
             raise ConfigError(where, 'conflicts with the OCI "hostname" field')
         if not _is_apart(parts, spaces, host):
             raise ConfigError(where, f'sysctl "{key}" is not in a separate kernel namespace')
-        ops.append(Op("sysctl", ("/".join(parts), value), where, f"{key}={value}"))
+        what = f"{key}={value}"
+        if parts == ["kernel", "domainname"]:  # the file is no longer root's in a user namespace
+            ops.append(Op("domainname", (value,), where, what))
+        else:
+            ops.append(Op("sysctl", ("/".join(parts), value), where, what))
     return ops
 
 

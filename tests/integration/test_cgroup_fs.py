@@ -540,6 +540,15 @@ def attach(program, directory):
 USER = 4711
 
 
+def owned_by(uid):
+    """A config whose cgroup is to be that user's."""
+    return {
+        "process": {"user": {"uid": uid}},
+        "mounts": [{"destination": "/sys/fs/cgroup", "type": "cgroup"}],
+        "linux": {"namespaces": [{"type": "cgroup"}]},
+    }
+
+
 def as_user(function):
     """Return the answer of a function that runs as an ordinary user, in the caller's cgroups."""
     answer, told = os.pipe()
@@ -594,7 +603,7 @@ def test_nothing_delegated_and_a_path_asked_for_is_refused():
 def test_a_delegated_cgroup_takes_limits(group):
     group.create()
     directory = group.manager.cgroup_dir()
-    group.manager.delegate(USER)
+    group.manager.delegate(owned_by(USER))
     shell = directory + "/shell"
     os.mkdir(shell)
     os.chown(shell, USER, -1)
@@ -730,7 +739,7 @@ def test_the_processes_of_a_threaded_cgroup_are_found_frozen_and_killed(group):
 @needs_v2
 def test_a_cgroup_is_handed_over_with_its_delegated_files(group):
     group.create()
-    group.manager.delegate(4711)
+    group.manager.delegate(owned_by(4711))
     directory = group.manager.cgroup_dir()
     assert os.stat(directory).st_uid == 4711
     assert os.stat(directory + "/cgroup.procs").st_uid == 4711

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from ocirt import cgroup
-from ocirt.cgroup import files, fs
+from ocirt.cgroup import files, fs, fs_v2
 from ocirt.errors import ConfigError, Error, KernelError
 
 ALL_V1 = ("cpuset", "devices", "memory", "cpu,cpuacct", "pids", "blkio", "freezer", "name=systemd")
@@ -332,6 +332,48 @@ def test_a_v2_mount_has_a_bind_in_reserve(tree):
         ("cgroup2", "cgroup", "/c", "nsdelegate,memory_recursiveprot"),
         ("bind", tree.root, "/c", ""),
     ]
+
+
+def test_a_user_may_not_write_to_cgroups_that_are_not_the_containers(tree):
+    tree.v2()
+    tree.say([("", "/")], [])
+    for cgroups_path, private_ns, options in (("", True, ""), ("", False, "ro")):
+        mounts = opened(tree, cgroups_path, rootless=True).mounts("/c", private_ns)
+        assert mounts[-1][0] == "bind"
+        assert mounts[-1][3] == options
+    nothing = fs_v2.V2(None, rootless=True, root=tree.root, proc=tree.proc)
+    assert nothing.mounts("/c", private_ns=True)[-1] == ("bind", tree.root, "/c", "ro")
+
+
+MAPPED = [
+    {"containerID": 0, "hostID": 1000, "size": 1},
+    {"containerID": 1, "hostID": 100000, "size": 10},
+]
+WRITABLE = [{"destination": "/sys/fs//cgroup/", "type": "cgroup"}]
+OWNERS = [
+    # namespaces, mounts, user of the process, who owns the cgroup
+    (["cgroup"], WRITABLE, 0, 0),
+    (["cgroup"], WRITABLE, 7, 7),
+    (["cgroup", "user"], WRITABLE, 0, 1000),
+    (["cgroup", "user"], WRITABLE, 7, 100006),
+    (["cgroup", "user"], WRITABLE, 70, None),
+    (["user"], WRITABLE, 0, None),
+    (["cgroup"], [{**WRITABLE[0], "options": ["ro"]}], 0, None),
+    (["cgroup"], [{"destination": "/sys/fs/cgroup", "type": "bind"}], 0, None),
+    (["cgroup"], [], 0, None),
+]
+
+
+@pytest.mark.parametrize(("spaces", "mounts", "uid", "owner"), OWNERS)
+def test_who_owns_a_cgroup(spaces, mounts, uid, owner):
+    config = {
+        "process": {"user": {"uid": uid}},
+        "mounts": mounts,
+        "linux": {"namespaces": [{"type": one} for one in spaces], "uidMappings": MAPPED},
+    }
+    assert fs_v2.owner(config) == owner
+    config["linux"]["namespaces"].append({"type": "cgroup", "path": "/proc/1/ns/cgroup"})
+    assert fs_v2.owner(config) is None
 
 
 def test_an_update_below_usage_is_refused_when_asked_to_check(tree):

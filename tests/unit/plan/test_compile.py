@@ -92,7 +92,7 @@ HOSTS_OWN = [
 
 @pytest.mark.parametrize(("kind", "spaces", "stands_in"), HOSTS_OWN)
 def test_the_hosts_own_stands_in_for_what_a_user_namespace_may_not_mount(
-    kind: str, spaces: list[str], stands_in: str | None, machine: Host
+    kind: str, spaces: list[str], stands_in: str | None, tmp_path: Path, machine: Host
 ) -> None:
     destination = {"proc": "/proc", "sysfs": "/sys"}.get(kind, "/there")
     linux = {
@@ -100,6 +100,8 @@ def test_the_hosts_own_stands_in_for_what_a_user_namespace_may_not_mount(
         "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
     }
     config = config_with(mounts=[{"destination": destination, "type": kind}], linux=linux)
+    for path in ("dev/mqueue", "proc", "sys"):
+        (tmp_path / path).mkdir(parents=True, exist_ok=True)
     compiled = plan.compile(config, context_of(config, machine))
     index = next(i for i, op in enumerate(compiled) if op.name == "mount")
     assert (compiled[index - 1].name == "try") == (stands_in is not None)
@@ -113,10 +115,34 @@ def test_the_hosts_own_stands_in_for_what_a_user_namespace_may_not_mount(
         assert after.name != "bind"
 
 
+def test_a_device_is_bound_from_the_name_that_the_host_has_for_it(
+    tmp_path: Path, machine: Host
+) -> None:
+    uevent = tmp_path / "sys/dev/char/1:5/uevent"
+    uevent.parent.mkdir(parents=True)
+    uevent.write_text("MAJOR=1\nMINOR=5\nDEVNAME=zero\nDEVMODE=0666\n")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/here").touch()
+    devices = [
+        {"path": path, "type": "c", "major": 1, "minor": minor}
+        for path, minor in (("/dev/nought", 5), ("/dev/here", 5), ("/dev/none", 6))
+    ]
+    for spaces, sources in (
+        (["user"], ["/dev/zero", "/dev/here", "/dev/none"]),
+        ([], ["/dev/nought", "/dev/here", "/dev/none"]),
+    ):
+        linux = {"namespaces": [{"type": one} for one in ["mount", *spaces]], "devices": devices}
+        config = config_with(linux=linux)
+        compiled = plan.compile(config, context_of(config, machine))
+        nodes = [op for op in compiled if op.name == "node" and op.where.startswith("linux.")]
+        assert [op.args[6] for op in nodes] == sources
+
+
 def test_a_runtime_in_a_user_namespace_puts_its_containers_into_it(
     tmp_path: Path, machine: Host
 ) -> None:
     (tmp_path / "proc/self/uid_map").write_text("0 1000 1\n1 100000 65536\n")
+    (tmp_path / "sys").mkdir(exist_ok=True)
     config = config_with(mounts=[{"destination": "/sys", "type": "sysfs"}])
     compiled = plan.compile(config, context_of(config, machine))
     assert [op.name for op in compiled if op.where == "mounts[0]"] == ["try", "mount", "bind"]

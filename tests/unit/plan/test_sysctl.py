@@ -26,13 +26,18 @@ def path(key, *spaces):
     return op.args[0]
 
 
+def test_the_domain_name_is_set_by_its_system_call():
+    """In a user namespace its file is not writable."""
+    (op,) = write(config("kernel.domainname", "example.org", "uts"))
+    assert (op.name, op.args) == ("domainname", ("example.org",))
+
+
 @pytest.mark.parametrize(
     ("key", "space", "expected"),
     [
         ("kernel.msgmax", "ipc", "kernel/msgmax"),
         ("kernel/shm_rmid_forced", "ipc", "kernel/shm_rmid_forced"),
         ("fs.mqueue.msg_max", "ipc", "fs/mqueue/msg_max"),
-        ("kernel.domainname", "uts", "kernel/domainname"),
         ("user.max_user_namespaces", "user", "user/max_user_namespaces"),
         ("net.core.somaxconn", "network", "net/core/somaxconn"),
         ("net.ipv4.conf.all.forwarding", "network", "net/ipv4/conf/all/forwarding"),
