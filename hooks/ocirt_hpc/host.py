@@ -119,6 +119,10 @@ class Host:
         except OSError as error:
             raise KernelError(error.errno or 0, path) from error
 
+    def dev_names(self, path: str) -> list[str]:
+        """Return the names in a directory of device nodes, in order; [] when there is none."""
+        return Host(self.dev_root).names(path) if self.dev_root != self.root else self.names(path)
+
     def exists(self, path: str) -> bool:
         """Whether something is at a path, its symbolic links taken below `root`."""
         return os.path.lexists(self.root + self.resolve(path))

@@ -1,6 +1,7 @@
 """What the site decides about the stage: /etc/ocirt/hpc.toml, and *.toml in /etc/ocirt/hpc.d.
 
-KEYS is the table of all settings; one more is one more row.  A later file overrides an earlier
+KEYS is the table of all settings; one more is one more row.  [device.NAME] adds a kind of devices,
+or changes one, by the fields of `kinds.py`.  A later file overrides an earlier
 one key by key.  Files, and every directory above them, must belong to root (or, for a caller who
 is not root, to the caller) and be writable for nobody else: who writes them decides what mounts
 every container gets.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 
 from ocirt.errors import At, ConfigError, KernelError
+from ocirt_hpc import kinds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Site:
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], Any] = {key: row[0] for key, row in KEYS.items()}
+        self.kinds: dict[str, dict[str, Any]] = {}
         self.files: list[str] = []
 
     def __getitem__(self, key: tuple[str, str]) -> Any:
@@ -131,6 +134,8 @@ def _take(site: Site, text: str) -> None:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(error)) from None
     sections = {section for section, _ in KEYS}
+    for name, row in _tables(document.pop("device", {}), "device").items():
+        site.kinds[name] = _kind(row, f"device.{name}")
     for section, held in document.items():
         if section not in sections or not isinstance(held, dict):
             raise ConfigError(section, f"unknown section (have {', '.join(sorted(sections))})")
@@ -142,6 +147,22 @@ def _take(site: Site, text: str) -> None:
                     raise ConfigError(f"unknown setting (have {known})")
                 _check(value, row[0])
             site.values[section, key] = value
+
+
+def _tables(held: object, where: str) -> dict[str, Any]:
+    if not isinstance(held, dict) or not all(isinstance(row, dict) for row in held.values()):
+        raise ConfigError(where, f"expected tables: [{where}.NAME]")
+    return held
+
+
+def _kind(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Hold a kind of devices to the fields of `kinds.py`."""
+    for name, value in row.items():
+        with At(f"{where}.{name}"):
+            if name not in kinds.FIELDS:
+                raise ConfigError(f"unknown setting (have {', '.join(sorted(kinds.FIELDS))})")
+            _check(value, kinds.FIELDS[name][0])
+    return {**kinds.KINDS.get(where.partition(".")[2], {}), **row}
 
 
 def _check(value: object, default: object) -> None:

@@ -53,6 +53,7 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
         more, gpus = _nvidia(config, caller, here, host, tree)
         sections += more
         sections += _rdma(config, here, host, gpus, tree)
+        sections += _kinds(config, here, host)
     if not sections:
         return None
     applied = edits.apply(config, sections, rootless=caller.rootless)
@@ -91,6 +92,21 @@ def _nvidia(
         sections, chosen = stage.sections(asked, host, image, tree)
     places = (host.pci(one.gpu.address) for one in chosen)
     return sections, [pci for pci in places if pci is not None]
+
+
+def _kinds(config: dict[str, Any], here: site.Site, host: Host) -> list[Section]:
+    from ocirt_hpc import kinds
+
+    rows = {**kinds.KINDS, **here.kinds}
+    sections: list[Section] = []
+    for name, asked in kinds.asked(config, rows, env_requests=here["policy", "env-requests"]):
+        made = kinds.edits(host, name, rows[name], asked)
+        if made is None:
+            log.warning(f"{asked.origin}: this host has no such device; left out")
+            continue
+        nodes, more = made
+        sections += [(asked.origin, edits.node_edits(nodes)), (asked.origin, more)]
+    return sections
 
 
 def _rdma(

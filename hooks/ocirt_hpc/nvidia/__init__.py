@@ -1,8 +1,13 @@
 """NVIDIA's GPUs: which there are, which of them are asked for, what a container needs for them.
 
 driver.py    what the loaded driver and its GPUs say in procfs and sysfs
+request.py   who asks, and for what
 choice.py    which GPUs and MIG devices a list of names means
+allocation.py  which of them belong to the batch job that we run in
+require.py   what the image demands of driver and GPUs
 files.py     the driver's libraries, programs and other files on the host, by capability
+container.py nodes, mounts and links for the chosen ones
+stage.py     all of it in its order
 
 NVML is not needed for any of this: procfs tells the same without loading a library, and tests
 can bring a machine as a directory.

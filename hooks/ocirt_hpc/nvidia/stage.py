@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from ocirt import log
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import loader
 from ocirt_hpc.edits import node_edits
-from ocirt_hpc.nvidia import choice, container, driver, files, require
+from ocirt_hpc.nvidia import allocation, choice, container, driver, files, require
 from ocirt_hpc.nvidia.request import HOOKS
 
 TYPE_CHECKING = False
@@ -37,6 +39,9 @@ def sections(
             return [], []
         wanted = files.capabilities(request.capabilities)
         chosen = choice.choose(loaded, asked.names)
+        job = allocation.find(loaded, os.environ)
+        if job is not None:
+            chosen = allocation.narrow(chosen, asked.names, job)
     require.check(request.requirements, require.facts(loaded.version))
     for one in chosen:
         if one.mig is None and one.gpu.migs:
@@ -65,4 +70,7 @@ def sections(
         way.edits,
         {"dropHooks": list(HOOKS)},
     ]
+    if job is not None:
+        # The job's numbers mean nothing where GPUs count from 0.
+        edits.append({"env": [f"{allocation.LOCAL}={allocation.renumbered(chosen)}"]})
     return [(asked.origin, section) for section in edits], chosen

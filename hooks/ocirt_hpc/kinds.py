@@ -1,0 +1,213 @@
+"""Devices that are nodes and nothing more: other accelerators, fabrics, helpers.
+
+One row of KINDS is one kind: how its devices are found, which nodes come with any of them, what
+asks for it.  A site adds kinds in hpc.toml, as [device.NAME] with the same fields; no code.
+
+    find = "pci:0x1002"         PCI functions of a vendor, by their nodes of drm and accel
+    find = "/dev/cxi#"          nodes by number; a second pattern joins those of the same number
+    find = ""                   there is nothing to choose: `with` is all of it
+
+Asked for by the annotation ocirt.hpc/NAME, by a variable that holds a list (all, none, void,
+numbers, ranges, PCI addresses), or by a switch (VARIABLE=enabled).
+
+Source: Linux, Documentation/admin-guide/devices.txt and the drivers of each kind; AMD container
+toolkit and others for the variables.
+"""
+
+from __future__ import annotations
+
+from ocirt.errors import At, ConfigError
+from ocirt_hpc.host import pci_address
+from ocirt_hpc.request import Asked, annotation, refused, variables
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from ocirt_hpc.host import Host, Node
+
+    Row = Mapping[str, Any]
+
+FIELDS: dict[str, tuple[object, str]] = {
+    # field        default  what it says
+    "find":       ("",      "how devices are found"),
+    "with":       ([],      "nodes that come with any of them, where the host has them"),
+    "mounts":     ([],      "paths of the host that come with any of them, read-only"),
+    "variables":  ([],      "variables that hold a list of devices"),
+    "switches":   ([],      "variables that ask for all of them by the value enabled"),
+    "allowed":    (True,    "whether it may be asked for; False: only if the site says so"),
+}  # fmt: skip
+
+KINDS: dict[str, Row] = {
+    "amd":      {"find": "pci:0x1002", "with": ["/dev/kfd"], "variables": ["AMD_VISIBLE_DEVICES"]},
+    "intel":    {"find": "pci:0x8086"},
+    "gaudi":    {"find": "/dev/accel/accel# /dev/accel/accel_controlD#",
+                 "variables": ["HABANA_VISIBLE_DEVICES"]},
+    "neuron":   {"find": "/dev/neuron#", "variables": ["AWS_NEURON_VISIBLE_DEVICES"]},
+    "ascend":   {"find": "/dev/davinci#", "variables": ["ASCEND_VISIBLE_DEVICES"],
+                 "with": ["/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"]},
+    "cxi":      {"find": "/dev/cxi#"},                                   # Slingshot
+    "hfi":      {"find": "/dev/hfi1_#"},                                 # Omni-Path
+    "gds":      {"find": "/dev/nvidia-fs#", "switches": ["NVIDIA_GDS"],  # GPUDirect Storage
+                 "mounts": ["/run/udev", "/etc/cufile.json"]},
+    "gdrcopy":  {"with": ["/dev/gdrdrv"], "switches": ["NVIDIA_GDRCOPY"]},
+    "nvswitch": {"find": "/dev/nvidia-nvswitch#", "with": ["/dev/nvidia-nvswitchctl"],
+                 "switches": ["NVIDIA_NVSWITCH"]},
+    "knem":     {"with": ["/dev/knem"]},
+    "xpmem":    {"with": ["/dev/xpmem"]},
+    "vfio":     {"find": "/dev/vfio/#", "with": ["/dev/vfio/vfio", "/dev/iommu"],
+                 "allowed": False},
+}  # fmt: skip
+
+NOTHING = ("", "void", "none")
+OPTIONS = ["rbind", "ro", "nosuid", "nodev", "rprivate"]
+
+
+class Device:
+    """One device of a kind: its number, its nodes, its PCI address or ""."""
+
+    def __init__(self, number: int, nodes: list[Node], address: str = "") -> None:
+        self.number = number
+        self.nodes = nodes
+        self.address = address
+
+
+def field(row: Row, name: str) -> Any:
+    """Return a field of a row, or its default."""
+    return row.get(name, FIELDS[name][0])
+
+
+# --- what is asked for
+
+
+def asked(
+    config: dict[str, Any], kinds: Mapping[str, Row], *, env_requests: bool
+) -> list[tuple[str, Asked]]:
+    """Return (kind, what asks for it) for every kind that is asked for."""
+    env = variables(config)
+    found = []
+    for name, row in kinds.items():
+        one = annotation(config, f"ocirt.hpc/{name}")
+        if one is None:
+            one = _of_env(row, env)
+            if one is not None and not env_requests:
+                refused(one.origin)
+                one = None
+        if one is None or one.names[0] in NOTHING:
+            continue
+        if not field(row, "allowed"):
+            raise ConfigError(
+                one.where, f"the site does not allow {name} (device.{name}.allowed in hpc.toml)"
+            )
+        found.append((name, one))
+    return found
+
+
+def _of_env(row: Row, env: dict[str, str]) -> Asked | None:
+    for name in field(row, "variables"):
+        value = env.get(name, "")
+        if value not in NOTHING:
+            return Asked(value, f"{name}={value}", f"process.env: {name}={value}")
+    for name in field(row, "switches"):
+        if env.get(name) == "enabled":
+            return Asked("all", f"{name}=enabled", f"process.env: {name}")
+    return None
+
+
+# --- what there is
+
+
+def find(host: Host, row: Row) -> list[Device]:
+    """Return the devices of a kind, in order."""
+    how = field(row, "find")
+    if how.startswith("pci:"):
+        return _on_pci(host, int(how[4:], 0))
+    return _by_number(host, how.split())
+
+
+def _on_pci(host: Host, vendor: int) -> list[Device]:
+    found: list[Device] = []
+    for pci in host.pcis():
+        if pci.number("vendor") != vendor:
+            continue
+        paths = [f"/dev/dri/{name}" for name in pci.names("drm")]
+        paths += [f"/dev/accel/{name}" for name in pci.names("accel")]
+        nodes = [node for node in map(host.node, paths) if node is not None]
+        if nodes:
+            found.append(Device(len(found), nodes, pci.address))
+    return found
+
+
+def _by_number(host: Host, patterns: list[str]) -> list[Device]:
+    by_number: dict[int, list[Node]] = {}
+    for pattern in patterns:
+        folder, _, last = pattern.rpartition("/")
+        before, _, after = last.partition("#")
+        for name in host.dev_names(folder):
+            number = name.removeprefix(before).removesuffix(after)
+            if name != f"{before}{number}{after}" or not number.isdecimal():
+                continue
+            node = host.node(f"{folder}/{name}")
+            if node is not None:
+                by_number.setdefault(int(number), []).append(node)
+    return [Device(number, by_number[number]) for number in sorted(by_number)]
+
+
+def choose(name: str, found: list[Device], names: Iterable[str]) -> list[Device]:
+    """Return the devices that numbers, ranges, PCI addresses or `all` mean, each once.
+
+    ConfigError for one that there is not.
+    """
+    chosen: dict[int, Device] = {}
+    for word in names:
+        if word == "all":
+            picked = found
+        elif word.count(":") == 2:
+            picked = [one for one in found if one.address == pci_address(word)]
+        else:
+            first, dash, last = word.partition("-")
+            numbers = {one.number: one for one in found}
+            if not (first.isascii() and first.isdecimal()):
+                picked = []
+            elif not dash:
+                picked = [numbers[int(first)]] if int(first) in numbers else []
+            elif last.isascii() and last.isdecimal() and int(last) - int(first) < len(found):
+                wanted = range(int(first), int(last) + 1)
+                picked = [numbers[one] for one in wanted if one in numbers]
+                picked = picked if len(picked) == len(wanted) else []
+            else:
+                picked = []
+        if not picked and word != "all":
+            there = ", ".join(str(one.number) for one in found) or "none"
+            raise ConfigError(f'there is no {name} device "{word}" (have {there})')
+        chosen.update({one.number: one for one in picked})
+    return list(chosen.values())
+
+
+# --- what a container needs
+
+
+def edits(host: Host, name: str, row: Row, one: Asked) -> tuple[list[Node], dict[str, Any]] | None:
+    """Return the nodes and other edits for a kind; None when the host has no such devices.
+
+    ConfigError when devices were named that there are not.
+    """
+    with At(one.where):
+        extra = [node for node in map(host.node, field(row, "with")) if node is not None]
+        chosen = []
+        if field(row, "find"):
+            chosen = choose(name, find(host, row), one.names)
+            if not chosen:
+                return None
+        elif not extra:
+            if one.names != ["all"]:
+                raise ConfigError(f"there is no {' or '.join(field(row, 'with'))} on this host")
+            return None
+    nodes = [node for device in chosen for node in device.nodes] + extra
+    mounts = [
+        {"containerPath": path, "hostPath": host.root + path, "options": OPTIONS}
+        for path in field(row, "mounts")
+        if host.exists(path)
+    ]
+    return nodes, {"mounts": mounts}
