@@ -292,7 +292,7 @@ def machines(columns: list[Column]) -> str:
         for column in here:
             engines |= column.facts["engines"]
         parts = [
-            f"Linux {facts['kernel']}",
+            f"Linux {facts['kernel'].partition('-')[0]}",
             f"cgroup {facts['cgroup']}",
             f"AppArmor {'on' if facts['apparmor'] else 'off'}",
             "all capabilities" if facts["sys_resource"] else "no CAP_SYS_RESOURCE",

@@ -10,7 +10,8 @@ alone, every capability, AppArmor, and soft-RoCE with --rdma.
 Inside, `/` is this machine's, read-only; /etc, /home, /opt, /srv, /tmp, /usr and /var are
 overlays, /run and /mnt are tmpfs, and what is written there is lost.  The shared directory
 keeps its path and may be written.  Container engines want their data on /mnt.  What many
-programs read, such as Python's own library, is read ten times as fast as a --copy in memory.
+programs read, such as Python's own library, is read ten times as fast as a --copy in memory;
+the copy lies in those overlays, so it can be had only of what is below them.
 
 Output is passed on as it comes, the exit status is that of the command, 124 after
 --timeout, 125 when the machine did not come up, 3 when something is not installed.  It
@@ -21,6 +22,7 @@ ones, and every program inside runs slowly: put many tests into one run.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import pty
 import re
@@ -33,6 +35,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NEEDS = (
     # program             comes from
@@ -47,15 +53,12 @@ MODULES = ("overlay", "veth", "bridge", "fuse", "tun", "dummy", "loop")
 # An emulated processor need not be protected from itself, which costs it much of its speed.
 KERNEL = "mitigations=off"
 
-# The host's files are not cached inside, so each program is read anew whenever it is run.
-COPY = """\
-mkdir -p /mnt/.copy/{number}
-tar -xf {archive} -C /mnt/.copy/{number}
-mount --bind /mnt/.copy/{number}/{name} {path}
-"""
+# The host's files are not cached inside: each is read anew by every program that opens it.
+COPY = "tar -xf {archive} -C / 2> /dev/null\n"
+TOOLS = "bash cat env ip mkdir mount nsenter setpriv sh sleep tar umount unshare".split()
 NOT_COPIED = (
-    ".git", "site-packages", "dist-packages", "python3*/test", "python3*/config-*",
-    "*.opt-[12].pyc",
+    "*/.git", "*/site-packages", "*/dist-packages", "python3*/test", "python3*/config-*",
+    "*/*.opt-[12].pyc",
 )  # fmt: skip
 
 RDMA = """\
@@ -73,7 +76,7 @@ exec > {share}/.vm/out 2>&1 < /dev/null
 export HOME=/root PATH={path}
 mount -t tmpfs tmpfs /mnt
 modprobe -a {modules} 2> /dev/null
-{copies}{setup}ip link set lo up
+{copy}{setup}ip link set lo up
 cd {cwd}
 {command}
 echo $? > {share}/.vm/status.new
@@ -112,14 +115,14 @@ def boot(options: argparse.Namespace, share: Path) -> int:
         (private / name).unlink(missing_ok=True)
     out = private / "out"
     out.write_text("")
-    copies = [copy(private, number, path) for number, path in enumerate(options.copy)]
+    copied = copy(private / "copy.tar", options.copy) if options.copy else ""
     script = private / "script"
     script.write_text(
         SCRIPT.format(
             share=shlex.quote(str(share)),
             path=shlex.quote(options.path),
             modules=" ".join((*MODULES, *options.module)),
-            copies="".join(copies),
+            copy=copied,
             setup=RDMA if options.rdma else "",
             cwd=shlex.quote(options.cwd),
             command=shlex.join(options.command),
@@ -171,16 +174,40 @@ def boot(options: argparse.Namespace, share: Path) -> int:
         return 125
 
 
-def copy(private: Path, number: int, path: Path) -> str:
-    """Pack a file or a directory; return the lines that lay its copy over it, inside."""
-    path = path.resolve()
-    archive = private / f"copy{number}.tar"
-    left_out = [f"--exclude={name}" for name in NOT_COPIED]
+def copy(archive: Path, paths: list[Path]) -> str:
+    """Pack files and directories; return the line that unpacks them into the overlays, inside."""
+    tools = [Path(where) for name in TOOLS if (where := shutil.which(name))]
+    wanted = {path.resolve(): None for path in (*paths, *tools)}
+    for path in list(wanted):
+        wanted |= dict.fromkeys(libraries(path))
+    names = {os.fsencode(file.relative_to("/")) for path in wanted for file in files(path)}
     subprocess.run(
-        ["tar", "-C", str(path.parent), *left_out, "-cf", str(archive), path.name], check=True
-    )
-    name, whole, packed = (shlex.quote(str(item)) for item in (path.name, path, archive))
-    return COPY.format(number=number, name=name, path=whole, archive=packed)
+        ["tar", "-C", "/", "-cf", str(archive), "--no-recursion", "--null", "--files-from=-"],
+        input=b"\0".join(sorted(names)), check=True,
+    )  # fmt: skip
+    return COPY.format(archive=shlex.quote(str(archive)))
+
+
+def files(path: Path) -> Iterator[Path]:
+    """Yield a file, or those of a directory that programs need."""
+    if not path.is_dir():
+        yield path
+    for folder, inner, names in os.walk(path):
+
+        def wanted(name: str, above: str = os.path.basename(folder)) -> bool:
+            return not any(fnmatch.fnmatchcase(f"{above}/{name}", glob) for glob in NOT_COPIED)
+
+        inner[:] = filter(wanted, inner)
+        for name in filter(wanted, names):
+            yield Path(folder, name)
+
+
+def libraries(program: Path) -> list[Path]:
+    """Return the shared libraries of a program; none of what is not one."""
+    if not program.is_file():
+        return []
+    told = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False)
+    return [Path(path).resolve() for path in re.findall(r"(/\S+) \(0x", told.stdout)]
 
 
 def drain(master: int, path: Path) -> None:
@@ -218,7 +245,7 @@ def main() -> int:
     parser.add_argument("--module", action="append", default=[], metavar="NAME", help="load it too")
     parser.add_argument("--rdma", action="store_true", help="make a soft-RoCE device")
     parser.add_argument("--copy", action="append", default=[], type=Path, metavar="PATH",
-                        help="lay a copy in memory over it")  # fmt: skip
+                        help="read it from memory, inside")  # fmt: skip
     parser.add_argument("--cwd", default=os.getcwd(), metavar="DIR")
     parser.add_argument("--path", default=os.environ.get("PATH", os.defpath), help="PATH inside")
     parser.add_argument(

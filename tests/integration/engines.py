@@ -34,7 +34,7 @@ import time
 
 import pytest
 
-from tests.integration.support import PATIENCE, cgroup_hierarchies, eventually
+from tests.integration.support import PATIENCE, SLOWNESS, cgroup_hierarchies, eventually
 
 APPLETS = (
     "[ cat chgrp chmod chown cp cut date dd df echo env expr false grep head hostname id ip kill "
@@ -327,7 +327,7 @@ class Recorder:
         return [call.line(**names) for call in self.calls(*ids)]
 
 
-def gone(look, patience=5.0):
+def gone(look, patience=5 * SLOWNESS):
     """Return what `look` still finds after it had time to go away."""
     eventually(lambda: not look(), patience)
     return look()

@@ -297,7 +297,7 @@ def test_running_out_of_memory_is_reported(pod):
         resources={"memory_limit_in_bytes": 16 << 20},
     )
     assert container.wait() == 137
-    assert eventually(lambda: container.status.reason == "OOMKilled", 5), container.status
+    assert eventually(lambda: container.status.reason == "OOMKilled"), container.status
 
 
 def test_running_out_of_memory_in_an_exec_spares_the_container(pod):
@@ -500,7 +500,7 @@ def test_the_last_process_of_a_container_on_the_hosts_pids_takes_the_rest_along(
     )
     container.wait()
     pid = int(container.logs)
-    assert eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5)
+    assert eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 @needs_cni

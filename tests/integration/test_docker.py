@@ -355,7 +355,7 @@ def test_running_out_of_memory_is_reported(docker):
         "--memory 16m --memory-swap 16m", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M"
     )
     assert container.wait() == 137
-    assert eventually(lambda: container.inspect("State.OOMKilled"), 5)
+    assert eventually(lambda: container.inspect("State.OOMKilled"))
 
 
 def test_ulimits(docker):
@@ -587,7 +587,7 @@ def test_namespaces_of_the_host(docker, option, kind):
 def test_the_last_process_of_a_container_on_the_hosts_pids_takes_the_rest_along(docker):
     result = docker.try_run("--pid=host", "sh", "-c", "sleep 4711 & echo $!")
     pid = int(result.out)
-    assert eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5)
+    assert eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 def test_a_container_joins_anothers_namespaces(docker):
