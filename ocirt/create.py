@@ -283,8 +283,10 @@ def _make(draft: Draft, undo: Undo) -> Made:
     readiness = _listen(container, wish.gate) if draft.notify else None
     if readiness:
         undo.add(readiness.close)
-    if draft.edits is not None and draft.edits.tree is not None:
-        draft.edits.tree.write()
+    if draft.edits is not None:
+        container.save_report(draft.edits.report)
+        if draft.edits.tree is not None:
+            draft.edits.tree.write()
 
     init = Init(draft.plan, draft.context.slots)
     init.explain = draft.explain

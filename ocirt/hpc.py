@@ -36,7 +36,7 @@ def apply(
 
     Arguments as for `ocirt_hpc.stage.Caller`.
     """
-    _place()
+    put_in_place()
     from ocirt_hpc import stage
 
     caller = stage.Caller(rootfs, place)
@@ -50,13 +50,13 @@ def apply(
 
 def cdi_files(root: str = "/") -> list[File]:
     """Return the machine's CDI files, broken ones too."""
-    _place()
+    put_in_place()
     from ocirt_hpc import cdi
 
     return cdi.read(root=root)
 
 
-def _place() -> None:
+def put_in_place() -> None:
     """Put the package in place, unless it is there."""
     if NAME in sys.modules:
         return

@@ -3,6 +3,7 @@
     ROOT/ID/state.json    what the verbs need, ours alone and versioned
     ROOT/ID/config.json   the config as it was applied; later edits of the bundle do not matter
     ROOT/ID/exec.fifo     the start gate: there from create to start
+    ROOT/ID/hpc.json      what the HPC stage did and why; only where something asked for devices
 
 Files appear whole (written beside, then renamed), so a verb may be killed at any instant.  A pid
 counts only together with its start time.  `status` and `load` take no lock and never wait.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERSION = 1  # of state.json
+HPC_NAME = "hpc.json"
 
 # What every record has, and verbs rely on.
 FIELDS: tuple[tuple[str, tuple[type, ...]], ...] = (
@@ -132,6 +134,10 @@ class Container:
     def save_config(self, config: dict[str, Any]) -> None:
         """Keep the config for the verbs to come."""
         write_whole(os.path.join(self.directory, "config.json"), jsonio.dumps(config))
+
+    def save_report(self, rows: list[dict[str, Any]]) -> None:
+        """Keep what the HPC stage did and why, for `ocirt hpc explain`."""
+        write_whole(os.path.join(self.directory, HPC_NAME), jsonio.dumps(rows))
 
     def config(self) -> dict[str, Any]:
         """Return the config as create applied it."""

@@ -1,8 +1,19 @@
 """The HPC stage: what a request for devices adds to a config, before anything exists.
 
-request.py   what is asked for: options and annotations
-cdi.py       which CDI files there are, and what they say
-edits.py     the edits of the requested devices, applied to a copy of the config
+stage.py     the way from a config to an edited one: begin here
+request.py   what is asked for: options, annotations, variables
+site.py      what the site allows and wants: /etc/ocirt/hpc.toml
+host.py      one look at the machine, below a `root`
+image.py     one look at the container's root file system, which is hostile
+cdi.py       which CDI files there are, and what they say (rules.py: what they may say)
+nvidia/      NVIDIA's GPUs
+rdma.py      InfiniBand, RoCE, iWARP
+kinds.py     devices that are nodes and nothing more, by one table
+topology.py  how near devices are to each other
+loader.py    how an image's programs find the libraries (ldcache.py, elf.py)
+tree.py      files that are made for one container
+edits.py     edits in the form of CDI, applied to a copy of the config
+notes.py     what was decided and why
 
 Nothing here is loaded unless something asks (ocirt/hpc.py), and nothing here changes the
 machine.  Every look at it takes a `root`, so that tests bring machines of their own.

@@ -50,6 +50,7 @@ class Applied:
     origins       place in the copy (`mounts[5]`) -> origin (`nvidia.com/gpu=0: mounts[2]`)
     node_sources  path of a device node in the container -> the host's, where they differ
     tree          files that have to be made for the container, or None
+    report        rows that explain each edit, and what was left out
 
     As a context it renames places in the errors that pass through it.
     """
@@ -59,6 +60,7 @@ class Applied:
         self.origins: dict[str, str] = {}
         self.node_sources: dict[str, str] = {}
         self.tree: Tree | None = None
+        self.report: list[dict[str, Any]] = []
 
     def name(self, where: str) -> str:
         """Return the origin of a place in the config, or the place."""

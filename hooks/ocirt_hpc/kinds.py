@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from ocirt.errors import At, ConfigError
 from ocirt_hpc.host import pci_address
-from ocirt_hpc.request import Asked, annotation, refused, variables
+from ocirt_hpc.request import NO_ENV, Asked, annotation, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.host import Host, Node
+    from ocirt_hpc.notes import Notes
 
     Row = Mapping[str, Any]
 
@@ -82,7 +83,7 @@ def field(row: Row, name: str) -> Any:
 
 
 def asked(
-    config: dict[str, Any], kinds: Mapping[str, Row], *, env_requests: bool
+    config: dict[str, Any], kinds: Mapping[str, Row], notes: Notes, *, env_requests: bool
 ) -> list[tuple[str, Asked]]:
     """Return (kind, what asks for it) for every kind that is asked for."""
     env = variables(config)
@@ -92,7 +93,7 @@ def asked(
         if one is None:
             one = _of_env(row, env)
             if one is not None and not env_requests:
-                refused(one.origin)
+                notes.leave_out(one.origin, NO_ENV)
                 one = None
         if one is None or one.names[0] in NOTHING:
             continue

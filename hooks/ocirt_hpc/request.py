@@ -18,7 +18,6 @@ CDI specification, SPEC.md, "CDI Annotations": key cdi.k8s.io/WHATEVER, value a 
 
 from __future__ import annotations
 
-from ocirt import log
 from ocirt.errors import At
 from ocirt_hpc import rules
 
@@ -26,8 +25,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocirt_hpc.notes import Notes
+
 CDI_PREFIX = "cdi.k8s.io/"
 GPUS, RDMA = "ocirt.hpc/gpus", "ocirt.hpc/rdma"
+
+NO_ENV = "policy.env-requests is false on this host"
 
 # In the order in which they decide.
 RDMA_VARIABLES = ("OCIRT_RDMA_DEVICES", "MELLANOX_VISIBLE_DEVICES")
@@ -79,7 +82,7 @@ def annotation(config: dict[str, Any], key: str) -> Asked | None:
     return Asked(value, f"{key}={value}", f"annotations.{key}") if value is not None else None
 
 
-def rdma(config: dict[str, Any], *, env_requests: bool) -> Asked | None:
+def rdma(config: dict[str, Any], notes: Notes, *, env_requests: bool) -> Asked | None:
     """Return which RDMA devices are asked for, or None."""
     asked = annotation(config, RDMA)
     if asked is not None:
@@ -94,14 +97,9 @@ def rdma(config: dict[str, Any], *, env_requests: bool) -> Asked | None:
         if env.get("NVIDIA_MOFED") == "enabled":
             asked = Asked("all", "NVIDIA_MOFED=enabled", "process.env: NVIDIA_MOFED")
     if asked is not None and not env_requests:
-        refused(asked.origin)
+        notes.leave_out(asked.origin, NO_ENV)
         return None
     return asked
-
-
-def refused(origin: str) -> None:
-    """Tell that the site's policy lets no variable ask for devices."""
-    log.warning(f"{origin}: policy.env-requests is false on this host; left out")
 
 
 def _unique(names: list[str]) -> list[str]:

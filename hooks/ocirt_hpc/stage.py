@@ -7,11 +7,11 @@ makes the container to write.
 
 from __future__ import annotations
 
-from ocirt import log
 from ocirt.errors import At
 from ocirt_hpc import cdi, edits, request, site
 from ocirt_hpc.host import Host
 from ocirt_hpc.image import Image
+from ocirt_hpc.notes import OTHER, Notes
 from ocirt_hpc.tree import Tree
 
 TYPE_CHECKING = False
@@ -43,96 +43,117 @@ class Caller:
         self.rootless = False
 
 
+class _Stage:
+    """One container on its way through the stage."""
+
+    def __init__(self, config: dict[str, Any], caller: Caller) -> None:
+        self.config = config
+        self.caller = caller
+        self.site = site.load(caller.site)
+        self.host = Host(self.site["stage", "host-root"])
+        self.tree = Tree(caller.place)
+        self.notes = Notes()
+        self.env_requests: bool = self.site["policy", "env-requests"]
+        self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
+
+    def cdi(self) -> list[Section]:
+        """Devices that a CDI file describes."""
+        names = request.by_option(self.caller.devices)
+        more: list[str] = []
+        if self.caller.annotations or self.site["policy", "cdi-annotations"]:
+            more = [name for name in request.by_annotations(self.config) if name not in names]
+        if not names and not more:
+            return []
+        found = cdi.find(names + more, self.caller.directories or cdi.DIRECTORIES)
+        # An engine leaves the annotations in the config that it has edited.
+        here = [one for one in found if one.name in names or not edits.present(self.config, one)]
+        for one in found:
+            if one not in here:
+                self.notes.left_out.append((one.name, "an engine has put it in already"))
+            elif one.name in more:
+                self.notes.rules[one.name] = self.notes.rules[one.file.kind or ""] = OTHER
+        return edits.of_cdi(here)
+
+    def nvidia(self) -> list[Section]:
+        """NVIDIA's GPUs."""
+        from ocirt_hpc.nvidia import request as nvidia
+
+        asked = nvidia.find(self.config, self.notes, env_requests=self.env_requests)
+        if asked is None:
+            return []
+        from ocirt_hpc.nvidia import stage
+
+        self.notes.allow(asked.asked)
+        asked.limit(self.site["nvidia", "capabilities"])
+        if self.site["nvidia", "disable-require"]:
+            asked.requirements = {}
+        with Image(self.caller.rootfs) as image:
+            sections, chosen = stage.sections(asked, self.host, image, self.tree, self.notes)
+        places = (self.host.pci(one.gpu.address) for one in chosen)
+        self.gpus = [pci for pci in places if pci is not None]
+        return sections
+
+    def rdma(self) -> list[Section]:
+        """RDMA devices."""
+        asked = request.rdma(self.config, self.notes, env_requests=self.env_requests)
+        default = self.site["rdma", "with-gpus"]
+        if asked is None and self.gpus and default != "none":
+            asked = request.Asked(
+                default, f"rdma.with-gpus={default}", "rdma.with-gpus in hpc.toml"
+            )
+        if asked is None or asked.names == ["none"]:
+            return []
+        from ocirt_hpc import rdma
+
+        self.notes.allow(asked)
+        found = rdma.find(self.host)
+        with At(asked.where):
+            chosen = rdma.choose(found, asked.names, self.gpus)
+            nodes = rdma.nodes(self.host, chosen, management=self.site["rdma", "management"])
+        if not chosen:
+            self.notes.leave_out(asked.origin, "this host has no RDMA device")
+            return []
+        sections = [edits.node_edits(nodes)]
+        # A machine that is only a directory has no sysfs to cover.
+        if self.site["rdma", "hide-others"] and not self.host.root:
+            sections.append(rdma.view_edits(self.host, chosen, found, self.tree))
+        sections.append(rdma.memlock_edits(self.site["rdma", "memlock"]))
+        if self.site["rdma", "hints"]:
+            sections.append(rdma.hint_edits(chosen))
+        return [(asked.origin, section) for section in sections]
+
+    def kinds(self) -> list[Section]:
+        """Devices that are nodes and nothing more."""
+        from ocirt_hpc import kinds
+
+        rows = {**kinds.KINDS, **self.site.kinds}
+        sections: list[Section] = []
+        found = kinds.asked(self.config, rows, self.notes, env_requests=self.env_requests)
+        for name, asked in found:
+            made = kinds.edits(self.host, name, rows[name], asked)
+            if made is None:
+                self.notes.leave_out(asked.origin, "this host has no such device")
+                continue
+            self.notes.allow(asked)
+            nodes, more = made
+            sections += [(asked.origin, edits.node_edits(nodes)), (asked.origin, more)]
+        return sections
+
+
 def run(config: dict[str, Any], caller: Caller) -> Applied | None:
-    """Return the config with the edits of what is asked for; None when that comes to nothing."""
-    here = site.load(caller.site)
-    sections = _cdi(config, caller, here)
-    tree = Tree(caller.place)
-    if here["stage", "enabled"]:
-        host = Host(here["stage", "host-root"])
-        more, gpus = _nvidia(config, caller, here, host, tree)
-        sections += more
-        sections += _rdma(config, here, host, gpus, tree)
-        sections += _kinds(config, here, host)
-    if not sections:
+    """Return the config with the edits of what is asked for; None when that comes to nothing.
+
+    The order decides where two edits meet: a later one replaces an earlier one's.
+    """
+    stage = _Stage(config, caller)
+    sections = stage.cdi()
+    if stage.site["stage", "enabled"]:
+        sections += stage.nvidia()
+        sections += stage.rdma()
+        sections += stage.kinds()
+    if not sections and not stage.notes.left_out:
         return None
     applied = edits.apply(config, sections, rootless=caller.rootless)
-    applied.tree = tree or None
+    applied.tree = stage.tree or None
+    applied.report = stage.notes.report(sections, config)
     return applied
-
-
-def _cdi(config: dict[str, Any], caller: Caller, here: site.Site) -> list[Section]:
-    names = request.by_option(caller.devices)
-    more: list[str] = []
-    if caller.annotations or here["policy", "cdi-annotations"]:
-        more = [name for name in request.by_annotations(config) if name not in names]
-    if not names and not more:
-        return []
-    found = cdi.find(names + more, caller.directories or cdi.DIRECTORIES)
-    # An engine leaves the annotations in the config that it has edited.
-    found = [one for one in found if one.name in names or not edits.present(config, one)]
-    return edits.of_cdi(found)
-
-
-def _nvidia(
-    config: dict[str, Any], caller: Caller, here: site.Site, host: Host, tree: Tree
-) -> tuple[list[Section], list[Pci]]:
-    """Return the edits for NVIDIA's GPUs, and where these are on the bus."""
-    from ocirt_hpc.nvidia import request as nvidia
-
-    asked = nvidia.find(config, env_requests=here["policy", "env-requests"])
-    if asked is None:
-        return [], []
-    from ocirt_hpc.nvidia import stage
-
-    asked.limit(here["nvidia", "capabilities"])
-    if here["nvidia", "disable-require"]:
-        asked.requirements = {}
-    with Image(caller.rootfs) as image:
-        sections, chosen = stage.sections(asked, host, image, tree)
-    places = (host.pci(one.gpu.address) for one in chosen)
-    return sections, [pci for pci in places if pci is not None]
-
-
-def _kinds(config: dict[str, Any], here: site.Site, host: Host) -> list[Section]:
-    from ocirt_hpc import kinds
-
-    rows = {**kinds.KINDS, **here.kinds}
-    sections: list[Section] = []
-    for name, asked in kinds.asked(config, rows, env_requests=here["policy", "env-requests"]):
-        made = kinds.edits(host, name, rows[name], asked)
-        if made is None:
-            log.warning(f"{asked.origin}: this host has no such device; left out")
-            continue
-        nodes, more = made
-        sections += [(asked.origin, edits.node_edits(nodes)), (asked.origin, more)]
-    return sections
-
-
-def _rdma(
-    config: dict[str, Any], here: site.Site, host: Host, gpus: list[Pci], tree: Tree
-) -> list[Section]:
-    asked = request.rdma(config, env_requests=here["policy", "env-requests"])
-    if asked is None and gpus and here["rdma", "with-gpus"] != "none":
-        choice = here["rdma", "with-gpus"]
-        asked = request.Asked(choice, f"rdma.with-gpus={choice}", "rdma.with-gpus in hpc.toml")
-    if asked is None:
-        return []
-    from ocirt_hpc import rdma
-
-    found = rdma.find(host)
-    with At(asked.where):
-        chosen = rdma.choose(found, asked.names, gpus)
-        nodes = rdma.nodes(host, chosen, management=here["rdma", "management"])
-    if not chosen:
-        if "none" not in asked.names:
-            log.warning(f"{asked.origin}: this host has no RDMA device; left out")
-        return []
-    sections = [edits.node_edits(nodes)]
-    # A machine that is only a directory has no sysfs to cover.
-    if here["rdma", "hide-others"] and not host.root:
-        sections.append(rdma.view_edits(host, chosen, found, tree))
-    sections.append(rdma.memlock_edits(here["rdma", "memlock"]))
-    if here["rdma", "hints"]:
-        sections.append(rdma.hint_edits(chosen))
-    return [(asked.origin, section) for section in sections]

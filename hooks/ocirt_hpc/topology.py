@@ -28,7 +28,7 @@ def distance(one: Pci, other: Pci) -> str:
     """Return the class of two PCI functions."""
     if one.address == other.address:
         return "X"
-    mine, theirs = _way(one), _way(other)
+    mine, theirs = way(one), way(other)
     shared = 0
     while shared < min(len(mine), len(theirs)) and mine[shared] == theirs[shared]:
         shared += 1
@@ -52,6 +52,6 @@ def nearest(one: Pci, others: Iterable[tuple[Thing, Pci]]) -> list[Thing]:
     return [thing for rank, thing in ranked if rank == best]
 
 
-def _way(one: Pci) -> list[str]:
+def way(one: Pci) -> list[str]:
     """Return host bridge, bridges and function: /sys/devices/pci0000:60/0000:60:01.0/..."""
     return [part for part in one.path.split("/") if part.startswith("pci") or part.count(":") == 2]

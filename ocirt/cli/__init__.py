@@ -29,6 +29,7 @@ COMMANDS = {
     "events":   ("ocirt.cli.events",   "print what a container uses, and when memory runs out"),
     "exec":     ("ocirt.cli.exec",     "run one more process in a container"),
     "features": ("ocirt.cli.features", "print what ocirt can do, for engines"),
+    "hpc":      ("ocirt.cli.hpc",      "print what devices there are, and why one has them"),
     "kill":     ("ocirt.cli.kill",     "send a signal (default: SIGTERM) to a container's init"),
     "list":     ("ocirt.cli.list",     "list the containers below the state root"),
     "pause":    ("ocirt.cli.pause",    "stop all processes of a container where they stand"),

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from ocirt.errors import ConfigError
 from ocirt_hpc.nvidia import require
-from ocirt_hpc.request import GPUS, Asked, annotation, refused, split, variables
+from ocirt_hpc.request import GPUS, NO_ENV, Asked, annotation, split, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ocirt_hpc.notes import Notes
 
 DEVICES = "NVIDIA_VISIBLE_DEVICES"
 CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
@@ -55,7 +57,7 @@ class Request:
                 )
 
 
-def find(config: dict[str, Any], *, env_requests: bool = True) -> Request | None:
+def find(config: dict[str, Any], notes: Notes, *, env_requests: bool = True) -> Request | None:
     """Return what an annotation or the environment asks for, or None.
 
     An image from before NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.
@@ -73,7 +75,7 @@ def find(config: dict[str, Any], *, env_requests: bool = True) -> Request | None
         else:
             asked = Asked(str(value), f"{DEVICES}={value}", f"process.env: {DEVICES}={value}")
         if not env_requests:
-            refused(asked.origin)
+            notes.leave_out(asked.origin, NO_ENV)
             return None
     request = Request(asked)
     words = env.get(CAPABILITIES, "")

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from ocirt_hpc.edits import Section
     from ocirt_hpc.host import Host
     from ocirt_hpc.image import Image
+    from ocirt_hpc.notes import Notes
     from ocirt_hpc.nvidia.choice import Chosen
     from ocirt_hpc.nvidia.request import Request
     from ocirt_hpc.tree import Tree
 
 
 def sections(
-    request: Request, host: Host, image: Image, tree: Tree, *, writable: bool = True
+    request: Request, host: Host, image: Image, tree: Tree, notes: Notes, *, writable: bool = True
 ) -> tuple[list[Section], list[Chosen]]:
     """Return the edits for a request, under the name of what asked for it, and the chosen GPUs.
 
@@ -35,13 +36,16 @@ def sections(
         if loaded is None:
             if asked.explicit:
                 raise ConfigError("no NVIDIA driver is loaded on this host")
-            log.warning(f"{asked.origin}: no NVIDIA driver is loaded on this host; left out")
+            notes.leave_out(asked.origin, "no NVIDIA driver is loaded on this host")
             return [], []
         wanted = files.capabilities(request.capabilities)
         chosen = choice.choose(loaded, asked.names)
         job = allocation.find(loaded, os.environ)
         if job is not None:
-            chosen = allocation.narrow(chosen, asked.names, job)
+            before, chosen = chosen, allocation.narrow(chosen, asked.names, job)
+            for one in before:
+                if one not in chosen:
+                    notes.leave_out(asked.origin, f"GPU {one.name} is not of this job")
     require.check(request.requirements, require.facts(loaded.version))
     for one in chosen:
         if one.mig is None and one.gpu.migs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ocirt_hpc import kinds, site
+from ocirt_hpc.notes import Notes
 
 from ocirt import create
 from ocirt.errors import ConfigError
@@ -24,13 +25,13 @@ def add(machine, path, major, minor):
 
 def asked(env=(), rows=kinds.KINDS, annotations=None, **options):
     config = {"process": {"env": list(env)}, "annotations": annotations or {}}
-    found = kinds.asked(config, rows, **{"env_requests": True, **options})
+    found = kinds.asked(config, rows, Notes(), **{"env_requests": True, **options})
     return [(name, one.names) for name, one in found]
 
 
 def given(machine, name, value, rows=kinds.KINDS):
     config = {"annotations": {f"ocirt.hpc/{name}": value}}
-    ((_, one),) = kinds.asked(config, rows, env_requests=False)
+    ((_, one),) = kinds.asked(config, rows, Notes(), env_requests=False)
     made = kinds.edits(machine.host(), name, rows[name], one)
     return made and [node.path for node in made[0]]
 

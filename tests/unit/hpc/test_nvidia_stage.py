@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from ocirt_hpc import edits, ldcache, loader
 from ocirt_hpc.image import Image
+from ocirt_hpc.notes import Notes
 from ocirt_hpc.nvidia import container, driver, request, stage
 from ocirt_hpc.nvidia.choice import choose
 from ocirt_hpc.tree import Tree
@@ -33,10 +34,10 @@ def rootfs(tmp_path):
 
 
 def sections(machine, rootfs, *env):
-    asked = request.find(config(*env))
+    asked = request.find(config(*env), Notes())
     tree = Tree("/state/hpc")
     with Image(str(rootfs)) as image:
-        return stage.sections(asked, machine.host(), image, tree)[0], tree
+        return stage.sections(asked, machine.host(), image, tree, Notes())[0], tree
 
 
 # --- requests
@@ -57,31 +58,33 @@ def sections(machine, rootfs, *env):
     ],
 )
 def test_the_environment_asks(env, names):
-    asked = request.find(config(*env))
+    asked = request.find(config(*env), Notes())
     assert (asked and asked.asked.names) == names
 
 
 def test_an_old_image_asks_for_everything_and_its_cuda():
-    asked = request.find(config("CUDA_VERSION=11.4.3"))
+    asked = request.find(config("CUDA_VERSION=11.4.3"), Notes())
     assert (asked.capabilities, asked.asked.explicit) == (["all"], False)
     assert asked.requirements == {"NVIDIA_REQUIRE_CUDA": "cuda>=11.4"}
 
 
 def test_an_annotation_decides_before_the_environment():
     base = {**config("NVIDIA_VISIBLE_DEVICES=all"), "annotations": {"ocirt.hpc/gpus": "1"}}
-    asked = request.find(base, env_requests=False)
+    asked = request.find(base, Notes(), env_requests=False)
     assert (asked.asked.names, asked.asked.where) == (["1"], "annotations.ocirt.hpc/gpus")
-    assert request.find(config("NVIDIA_VISIBLE_DEVICES=all"), env_requests=False) is None
+    assert request.find(config("NVIDIA_VISIBLE_DEVICES=all"), Notes(), env_requests=False) is None
 
 
 def test_requirements_can_be_disabled():
     env = ["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_REQUIRE_CUDA=cuda>=99"]
-    assert request.find(config(*env)).requirements
-    assert not request.find(config(*env, "NVIDIA_DISABLE_REQUIRE=true")).requirements
+    assert request.find(config(*env), Notes()).requirements
+    assert not request.find(config(*env, "NVIDIA_DISABLE_REQUIRE=true"), Notes()).requirements
 
 
 def test_the_site_limits_capabilities():
-    asked = request.find(config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=all"))
+    asked = request.find(
+        config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=all"), Notes()
+    )
     asked.limit(["compute", "utility"])
     assert asked.capabilities == ["compute", "utility"]
     asked.capabilities = ["graphics"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ocirt_hpc import request
+from ocirt_hpc.notes import Notes
 
 from ocirt.errors import ConfigError
 
@@ -46,7 +47,7 @@ def test_a_config_without_annotations_asks_for_nothing():
 )
 def test_who_asks_for_rdma(env, annotations, names):
     config = {"process": {"env": env}, "annotations": annotations}
-    asked = request.rdma(config, env_requests=True)
+    asked = request.rdma(config, Notes(), env_requests=True)
     assert (asked and asked.names) == names
-    allowed = request.rdma(config, env_requests=False)
+    allowed = request.rdma(config, Notes(), env_requests=False)
     assert (allowed and allowed.names) == (names if annotations else None)

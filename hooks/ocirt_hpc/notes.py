@@ -1,0 +1,78 @@
+"""What the stage decided and why, for `ocirt hpc explain`: what was given, what was left out.
+
+A request is allowed by one of RULES, which the place that it came from decides.
+"""
+
+from __future__ import annotations
+
+from ocirt import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt_hpc.edits import Section
+    from ocirt_hpc.request import Asked
+
+# beginning of the place of a request -> what allows it
+RULES = (
+    ("--device",     "the command line is the caller's"),
+    ("annotations.", "annotations are the caller's"),
+    ("process.env",  "policy.env-requests"),
+    ("rdma.",        "a setting of the site"),
+)  # fmt: skip
+OTHER = "policy.cdi-annotations"
+
+
+class Notes:
+    """The decisions for one container."""
+
+    def __init__(self) -> None:
+        self.rules: dict[str, str] = {}
+        self.left_out: list[tuple[str, str]] = []
+
+    def allow(self, asked: Asked) -> None:
+        """Note what allows a request."""
+        found = (rule for start, rule in RULES if asked.where.startswith(start))
+        self.rules[asked.origin] = next(found, OTHER)
+
+    def leave_out(self, origin: str, why: str) -> None:
+        """Note and tell that a request, or a part of it, comes to nothing."""
+        log.warning(f"{origin}: {why}; left out")
+        self.left_out.append((origin, why))
+
+    def report(self, sections: list[Section], config: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return a row for each edit of a config: what it is, who asked for it, what allowed it."""
+        rows = []
+        hooks = (config.get("hooks") or {}).get("prestart") or ()
+        there = {hook["path"].rpartition("/")[2] for hook in hooks}
+        for origin, section in sections:
+            rule = self.rules.get(origin, RULES[0][1])
+            for kind, items in section.items():
+                if kind == "dropHooks":
+                    items = [name for name in items if name in there]
+                for item in items if isinstance(items, list) else [items]:
+                    what = describe(kind, item)
+                    rows.append({"edit": kind, "what": what, "from": origin, "allowed": rule})
+        for origin, why in self.left_out:
+            rows.append({"edit": "", "what": why, "from": origin, "allowed": "left out"})
+        return rows
+
+
+def describe(kind: str, item: Any) -> str:
+    """Word one item of an edit."""
+    if kind == "deviceNodes":
+        numbers = f" {item['major']}:{item.get('minor', 0)}" if item.get("major") else ""
+        return f"{item['path']}{numbers} {item.get('permissions') or 'rwm'}"
+    if kind == "mounts":
+        options = ",".join(item.get("options") or ())
+        return f"{item['hostPath']} on {item['containerPath']} ({options})"
+    if kind == "rlimits":
+        return f"{item['type']} {item['soft']}:{item['hard']}"
+    if kind == "hooks":
+        return f"{item['hookName']} {item['path']}"
+    if kind == "dropHooks":
+        return f"prestart hook {item} is left out: its work is done"
+    if kind == "netDevices":
+        return f"{item['hostInterfaceName']} as {item['name']}"
+    return str(item)

@@ -1,0 +1,188 @@
+"""ocirt hpc: what the stage sees on this machine, what it would do, what it did."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ocirt import bundle as bundles
+from ocirt import hpc, jsonio, state
+from ocirt.errors import ConfigError, Error, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt_hpc.host import Host
+
+    from ocirt.cli.options import Arguments
+    from ocirt.cli.settings import Settings
+
+    Action = Callable[[Arguments, Settings], int]
+
+USAGE = "[options] explain BUNDLE|ID, info, topo, cdi list|validate|generate, inject"
+WORDS = (1, 2)
+OPTIONS = (
+    # long          short  value    default  help
+    ("format",      "f",   "FORMAT", "",     "json instead of text; of topo svg as well"),
+    ("device",      "",    "NAME",   (),     "explain, inject: add a CDI device; repeatable"),
+    ("capability",  "",    "WORD",   (),     "cdi generate: only files of this capability"),
+    ("rootfs",      "",    "DIR",    "",     "inject: the container's root, if not root.path"),
+    ("place",       "",    "DIR",    "",     "inject: make files for the container in DIR"),
+)  # fmt: skip
+ABOUT = """\
+explain prints each edit, what asked for it, what allowed it, and what was left out: for a bundle
+what would be done, for a container what was. info and topo print the devices of this machine.
+cdi prints the CDI devices that there are, checks their files, or writes one for NVIDIA's GPUs to
+stdout. inject reads a config.json on stdin and prints the edited one, for other runtimes."""
+
+
+def run(arguments: Arguments, settings: Settings) -> int:
+    """Carry out one action; an Error says what is wrong."""
+    hpc.put_in_place()
+    action, rest = arguments.words[0], arguments.words[1:]
+    row = ACTIONS.get(action)
+    if row is None:
+        raise UsageError(f"unknown action {action!r} (have {', '.join(ACTIONS)})")
+    if len(rest) not in row[1]:
+        raise UsageError(f"{action} {row[2]}".rstrip())
+    return row[0](arguments, settings)
+
+
+def _explain(arguments: Arguments, settings: Settings) -> int:
+    name = arguments.words[1]
+    if os.path.isdir(name):
+        from ocirt.create import Draft, Wish
+
+        wish = Wish("explain", settings.root, name)
+        wish.devices = arguments.device
+        wish.rootless = settings.rootless
+        wish.cgroup_driver = "disabled"
+        wish.cdi_annotations = settings.cdi_annotations
+        wish.cdi_dirs = settings.cdi_dirs
+        wish.hpc_config = settings.hpc_config
+        edits = Draft(wish).edits
+        rows = edits.report if edits else []
+    else:
+        container = state.load(settings.root, name)
+        try:
+            rows = jsonio.load(os.path.join(container.directory, state.HPC_NAME))
+        except FileNotFoundError:
+            rows = []
+    if arguments.format == "json":
+        return _json(rows)
+    if not rows:
+        sys.stdout.write("nothing was asked for\n")
+        return 0
+    headings = {"edit": "edit", "what": "what", "from": "asked by", "allowed": "allowed by"}
+    widths = [max(len(row[key]) for row in [headings, *rows]) for key in headings]
+    for row in [headings, *rows]:
+        cells = [row[key].ljust(width) for key, width in zip(headings, widths, strict=True)]
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    return 0
+
+
+def _info(arguments: Arguments, settings: Settings) -> int:
+    from ocirt_hpc import info
+
+    document = info.document(_host(settings))
+    if arguments.format == "json":
+        return _json(document)
+    sys.stdout.write(info.text(document))
+    return 0
+
+
+def _topo(arguments: Arguments, settings: Settings) -> int:
+    from ocirt_hpc import draw
+
+    host = _host(settings)
+    if arguments.format == "json":
+        return _json(draw.document(host))
+    if arguments.format == "svg":
+        sys.stdout.write(draw.svg(host))
+    else:
+        sys.stdout.write(f"{draw.tree(host)}\n{draw.matrix(host)}")
+    return 0
+
+
+def _cdi(arguments: Arguments, settings: Settings) -> int:
+    verb = arguments.words[1]
+    if verb == "generate":
+        from ocirt_hpc import generate
+
+        made = generate.document(_host(settings), arguments.capability or ["all"])
+        if made is None:
+            raise Error("no NVIDIA driver is loaded on this host")
+        return _json(made)
+    if verb not in ("list", "validate"):
+        raise UsageError("cdi list, cdi validate or cdi generate")
+    from ocirt_hpc import cdi
+
+    files = cdi.read(settings.cdi_dirs or cdi.DIRECTORIES)
+    if verb == "validate":
+        for file in files:
+            sys.stdout.write(f"{file.path}: {file.fault or 'good'}\n")
+        return 1 if any(file.fault for file in files) else 0
+    rows = [
+        {"name": f"{file.kind}={name}", "file": file.path}
+        for file in files
+        if not file.fault
+        for name in file.devices
+    ]
+    if arguments.format == "json":
+        return _json(rows)
+    sys.stdout.write("".join([f"{row['name']}  {row['file']}\n" for row in rows]))
+    return 0
+
+
+def _inject(arguments: Arguments, settings: Settings) -> int:
+    from ocirt import shape
+
+    config = jsonio.parse(sys.stdin.buffer.read(jsonio.LARGEST + 1))
+    shape.check(config)
+    place = arguments.place and os.path.abspath(arguments.place)
+    edits = hpc.apply(
+        config,
+        os.path.abspath(arguments.rootfs)
+        if arguments.rootfs
+        else bundles.rootfs(config, os.getcwd()),
+        place,
+        devices=arguments.device,
+        annotations=settings.cdi_annotations,
+        directories=settings.cdi_dirs,
+        site=settings.hpc_config,
+        rootless=settings.rootless,
+    )
+    if edits is not None:
+        if edits.tree is not None:
+            if not place:
+                raise ConfigError(
+                    "--place", "the container needs files of its own: name a directory"
+                )
+            edits.tree.write()
+        config = edits.config
+    return _json(config)
+
+
+def _host(settings: Settings) -> Host:
+    """Return the machine that the site's settings name."""
+    from ocirt_hpc import site
+    from ocirt_hpc.host import Host
+
+    return Host(site.load(settings.hpc_config)["stage", "host-root"])
+
+
+def _json(document: Any) -> int:
+    sys.stdout.write(jsonio.dumps(document, indent=2) + "\n")
+    return 0
+
+
+ACTIONS: dict[str, tuple[Action, tuple[int, ...], str]] = {
+    # action     function    words   which
+    "explain":  (_explain,   (1,),   "needs BUNDLE or ID"),
+    "info":     (_info,      (0,),   "takes nothing"),
+    "topo":     (_topo,      (0,),   "takes nothing"),
+    "cdi":      (_cdi,       (1,),   "needs list, validate or generate"),
+    "inject":   (_inject,    (0,),   "reads a config on stdin"),
+}  # fmt: skip

@@ -1,0 +1,129 @@
+"""`ocirt hpc`: the actions, on a machine that is a directory."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ocirt import cli
+from tests.unit.hpc.machines import cluster_node, install
+
+
+@pytest.fixture
+def hpc(tmp_path, capfd):
+    """Call `ocirt hpc ...`; return (exit code, stdout, stderr)."""
+    machine = cluster_node(tmp_path / "machine")
+    install(machine)
+    machine.host()
+    settings = tmp_path / "hpc.toml"
+    settings.touch(mode=0o600)
+    settings.write_text(f'[stage]\nhost-root = "{machine.root}"\n')
+
+    def call(*words, options=()):
+        argv = ["--hpc-config", str(settings), "--cgroup-manager", "disabled", *options, "hpc"]
+        code = cli.main([*argv, *words])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    (tmp_path / "b/rootfs").mkdir(parents=True)
+    assert cli.main(["spec", "-b", str(tmp_path / "b")]) == 0
+    path = tmp_path / "b/config.json"
+
+    def change(env=(), annotations=None):
+        config = json.loads(path.read_text())
+        config["process"]["terminal"] = False
+        config["process"]["env"] += env
+        config["annotations"] = annotations or {}
+        path.write_text(json.dumps(config))
+        return str(tmp_path / "b")
+
+    return change
+
+
+def test_explain_says_who_asked_and_what_allowed_it(hpc, bundle):
+    where = bundle(["NVIDIA_VISIBLE_DEVICES=0"], {"ocirt.hpc/rdma": "nearest"})
+    code, out, _ = hpc("explain", where, "--format", "json")
+    rows = json.loads(out)
+    assert code == 0
+    found = {(row["what"], row["from"], row["allowed"]) for row in rows}
+    env, caller = "policy.env-requests", "annotations are the caller's"
+    assert ("/dev/nvidia2 195:2 rw", "NVIDIA_VISIBLE_DEVICES=0", env) in found
+    assert ("/dev/infiniband/uverbs0 231:192 rw", "ocirt.hpc/rdma=nearest", caller) in found
+    assert ("UCX_NET_DEVICES=mlx5_0:1", "ocirt.hpc/rdma=nearest", caller) in found
+    code, out, _ = hpc("explain", where)
+    assert out.splitlines()[0].split() == ["edit", "what", "asked", "by", "allowed", "by"]
+
+
+def test_explain_says_what_was_left_out(hpc, bundle):
+    where = bundle(["AMD_VISIBLE_DEVICES=all"])
+    rows = json.loads(hpc("explain", where, "--format", "json")[1])
+    assert rows == [
+        {"edit": "", "what": "this host has no such device", "from": "AMD_VISIBLE_DEVICES=all",
+         "allowed": "left out"}
+    ]  # fmt: skip
+
+
+def test_explain_of_nothing(hpc, bundle):
+    assert hpc("explain", bundle())[1] == "nothing was asked for\n"
+
+
+def test_info_and_topo(hpc):
+    assert hpc("info")[1].startswith("NVIDIA driver 550.54.15, CUDA 12.4\n")
+    assert len(json.loads(hpc("info", "-f", "json")[1])["rdma"]) == 10
+    assert "mlx5_0" in hpc("topo")[1]
+    assert hpc("topo", "-f", "svg")[1].startswith("<svg ")
+    assert json.loads(hpc("topo", "-f", "json")[1])["distance"]["GPU0"]["mlx5_0"] == "PIX"
+
+
+def test_cdi(hpc, tmp_path):
+    code, out, _ = hpc("cdi", "generate")
+    assert code == 0
+    folder = tmp_path / "cdi"
+    folder.mkdir()
+    (folder / "nvidia.json").write_text(out)
+    options = ["--cdi-spec-dir", str(folder)]
+    lines = hpc("cdi", "list", options=options)[1].splitlines()
+    assert f"nvidia.com/gpu=0  {folder}/nvidia.json" in lines
+    assert hpc("cdi", "validate", options=options)[:2] == (0, f"{folder}/nvidia.json: good\n")
+    (folder / "bad.json").write_text("{}")
+    code, out, _ = hpc("cdi", "validate", options=options)
+    assert code == 1
+    assert out.startswith(f"{folder}/bad.json: ")
+
+
+def test_inject_is_a_filter(hpc, bundle, tmp_path, monkeypatch):
+    where = bundle(["NVIDIA_VISIBLE_DEVICES=0"])
+
+    def inject(*options):
+        with open(f"{where}/config.json") as file:
+            monkeypatch.setattr("sys.stdin", file)
+            return hpc("inject", "--rootfs", f"{where}/rootfs", *options)
+
+    code, out, _ = inject("--place", str(tmp_path / "files"))
+    assert code == 0
+    assert "/dev/nvidia2" in {node["path"] for node in json.loads(out)["linux"]["devices"]}
+    assert (tmp_path / "files/lib64/libcuda.so.1").is_symlink()
+    code, _, err = inject()
+    assert code == 1
+    assert "--place: the container needs files of its own" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["dance"], "unknown action 'dance' (have explain, info"),
+        (["explain"], "explain needs BUNDLE or ID"),
+        (["cdi"], "cdi needs list, validate or generate"),
+        (["cdi", "eat"], "cdi list, cdi validate or cdi generate"),
+        (["explain", "nobody"], "container does not exist"),
+    ],
+)
+def test_misuse_is_told(hpc, words, sentence):
+    code, _, err = hpc(*words)
+    assert code == 1
+    assert sentence in err
