@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from ocirt import cli, log
-from ocirt.cli import settings
+from ocirt.cli import hpc, settings
 from ocirt.cli.options import HELP
 from ocirt.errors import UsageError
 from ocirt.kernel import signals
@@ -92,6 +92,8 @@ def choices(word: str) -> Sequence[str]:
         return [*cli.COMMANDS, "help"]
     if word == "SHELL":
         return list(SHELLS)
+    if word == "ACTION":
+        return list(hpc.ACTIONS)
     return signals.NAMES if word == "SIGNAL" else ()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Action = Callable[[Arguments, Settings], int]
 
-USAGE = "[options] explain BUNDLE|ID, info, topo, cdi list|validate|generate, inject"
+USAGE = "[options] ACTION [WHAT]"
 WORDS = (1, 2)
 OPTIONS = (
     # long          short  value    default  help
@@ -32,6 +32,8 @@ OPTIONS = (
     ("place",       "",    "DIR",    "",     "inject: make files for the container in DIR"),
 )  # fmt: skip
 ABOUT = """\
+ACTION is explain BUNDLE, explain ID, info, topo, cdi list, cdi validate, cdi generate or inject.
+
 explain prints each edit, what asked for it, what allowed it, and what was left out: for a bundle
 what would be done, for a container what was. info and topo print the devices of this machine.
 cdi prints the CDI devices that there are, checks their files, or writes one for NVIDIA's GPUs to
