@@ -23,6 +23,9 @@ FLOORS = {
     "ocirt.plan": 2,
     "ocirt_hpc": 2,
     "ocirt_hpc.nvidia": 2.4,  # classes of devices
+    "ocirt_hpc.draw": 2.8,
+    "ocirt_hpc.generate": 2.8,
+    "ocirt_hpc.info": 2.8,
     "ocirt_hpc.stage": 2.8,
     "ocirt.bundle": 1,
     "ocirt.checks": 1,
