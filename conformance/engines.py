@@ -105,12 +105,22 @@ def rows(tests: Path) -> dict[Row, dict[str, str]]:
             path = tests / f"test_{engine}{'' if user == 'root' else '_rootless'}.py"
             if not path.exists():
                 continue
-            for node in ast.parse(path.read_text()).body:
-                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                    words = node.name.removeprefix("test_").replace("_", " ")
-                    function = f"tests/integration/{path.name}::{node.name}"
-                    found.setdefault(Row(engine, words), {})[user] = function
+            for name in tests_in(path):
+                words = name.removeprefix("test_").replace("_", " ")
+                function = f"tests/integration/{path.name}::{name}"
+                found.setdefault(Row(engine, words), {})[user] = function
     return found
+
+
+def tests_in(path: Path) -> list[str]:
+    """Return the names of a file's test functions, those that it imports included."""
+    names: list[str] = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            names.append(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names += (alias.asname or alias.name for alias in node.names)
+    return [name for name in names if name.startswith("test_")]
 
 
 def files(tests: Path, engines: Iterable[str]) -> list[str]:
@@ -310,6 +320,7 @@ def machines(columns: list[Column]) -> str:
 def pytest_argv(record: Path, done: Path, options: argparse.Namespace, until: float) -> list[str]:
     """Return the run of pytest; it works here and in the virtual machine."""
     argv = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    argv += ["--continue-on-collection-errors"]
     argv += ["-p", "conformance.recording", "--record", str(record), "--done", str(done)]
     for glob in options.only or ():
         argv += ["--only", glob]

@@ -37,7 +37,9 @@ def sources(tmp_path):
     (folder / "test_docker.py").write_text(
         "def test_it_runs(): ...\ndef helper(): ...\ndef test_it_ends(): ...\n"
     )
-    (folder / "test_docker_rootless.py").write_text("def test_it_runs(): ...\n")
+    (folder / "test_docker_rootless.py").write_text(
+        "import os\nfrom tests.integration.test_docker import test_it_runs, helper\n"
+    )
     (folder / "test_podman.py").write_text("def test_it_runs(): ...\n")
     (folder / "test_process.py").write_text("def test_no_engine(): ...\n")
     return folder
