@@ -45,7 +45,7 @@ def poststop(container: Container, hooks: list[dict[str, Any]]) -> list[HookErro
     from ocirt import lifecycle
 
     text = state_text(container, state.STOPPED, 0)
-    return lifecycle.run_all(hooks, "poststop", text, container.record["bundle"])
+    return lifecycle.run_all(hooks, "poststop", text, container.record)
 
 
 def start(root: str, container_id: str) -> None:
@@ -95,7 +95,7 @@ def poststart(container: Container) -> None:
     hooks = container.config()["hooks"]["poststart"]
     text = state_text(container, state.RUNNING, container.pid)
     try:
-        lifecycle.run(hooks, "poststart", text, container.record["bundle"])
+        lifecycle.run(hooks, "poststart", text, container.record)
     except HookError:
         signal_init(container, 9)
         raise

@@ -14,9 +14,10 @@ from ocirt import cgroup as groups
 from ocirt import checks, handover, plan, quick, state
 from ocirt.container import poststop, state_text
 from ocirt.errors import At, Error
+from ocirt.hookfiles import WORDS, open_output
 from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init
-from ocirt.plan import identity
+from ocirt.plan import hookpoints, identity
 from ocirt.plan.host import Host
 from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_NETWORK, ASK_READY, ASK_SECCOMP, Op
 from ocirt.undo import Undo
@@ -161,6 +162,7 @@ class Draft:
         self.linux = self.config.get("linux") or {}
         self.manager = self._manager()
         self.resctrl = self._resctrl()
+        self.hook_files = hookpoints.output_files(self.config)
         self.context = self._context()
         self.plan = plan.compile(self.config, self.context)
         if self.notify:
@@ -322,6 +324,10 @@ def _make(draft: Draft, undo: Undo) -> Made:
     inside = []
     for word, path in draft.context.attach_files:
         inside.append((word, _open(path, os.O_WRONLY, fds)))
+    for number, path in enumerate(draft.hook_files):
+        if path:
+            fds.append(open_output(number, path))
+            inside.append((WORDS[number], fds[-1]))
     if wish.gate:
         container.make_gate()
         # Read and write: the init must not see end of file when `start` is yet to come.
@@ -350,7 +356,9 @@ def _make(draft: Draft, undo: Undo) -> Made:
 
     def ready(_: int) -> None:
         handover.set_rlimits(init.pid, config)
-        handover.send_descriptors(init, wish.console_socket, wish.pidfd_socket, b"standard")
+        annotations = config.get("annotations") or {}
+        pidfd_socket = wish.pidfd_socket or annotations.get(handover.PIDFD_RECEIVER, "")
+        handover.send_descriptors(init, wish.console_socket, pidfd_socket, b"standard")
         found = procfs.stat(init.pid)
         record["start_time"] = found[1] if found else 0
         if not wish.gate:
@@ -422,4 +430,4 @@ def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> No
     from ocirt import lifecycle
 
     for stage in ("prestart", "createRuntime"):
-        lifecycle.run(hooks.get(stage) or [], stage, text, container.record["bundle"])
+        lifecycle.run(hooks.get(stage) or [], stage, text, container.record)

@@ -107,6 +107,10 @@ def set_rlimits(pid: int, config: dict[str, Any]) -> None:
             raise Error(where, str(error)) from None
 
 
+# crun's way to ask for a pidfd from within a config.
+PIDFD_RECEIVER = "run.oci.pidfd_receiver"
+
+
 def send_descriptors(init: Init, console_socket: str, pidfd_socket: str, word: bytes) -> None:
     """Hand over the terminal and the pidfd before the pid file tells the caller to go on.
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import select
 
-from ocirt.errors import HookError, strerror
+from ocirt.errors import Error, HookError, strerror
+from ocirt.hookfiles import open_output, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,31 +22,46 @@ if TYPE_CHECKING:
 KEPT = 4096  # bytes of a hook's output that go into the message
 
 
-def run(hooks: list[dict[str, Any]], stage: str, state: str, bundle: str) -> None:
-    """Run the hooks of one stage in their order; the first failure ends it with HookError."""
+def run(hooks: list[dict[str, Any]], stage: str, state: str, record: dict[str, Any]) -> None:
+    """Run the hooks of one stage in their order; the first failure ends it with HookError.
+
+    state: what they read.  record: of the container.
+    """
     for index, hook in enumerate(hooks):
-        _run(hook, stage, index, state, bundle)
+        _run(hook, stage, index, state, record)
 
 
-def run_all(hooks: list[dict[str, Any]], stage: str, state: str, bundle: str) -> list[HookError]:
+def run_all(
+    hooks: list[dict[str, Any]], stage: str, state: str, record: dict[str, Any]
+) -> list[HookError]:
     """Run every hook of a stage whatever happens; return the failures."""
     failures = []
     for index, hook in enumerate(hooks):
         try:
-            _run(hook, stage, index, state, bundle)
+            _run(hook, stage, index, state, record)
         except HookError as error:
             failures.append(error)
     return failures
 
 
-def _run(hook: dict[str, Any], stage: str, index: int, state: str, bundle: str) -> None:
-    path = hook["path"]
+def _output(index: int, path: str) -> int:
+    return open_output(index, path) if path else os.memfd_create("hook-output", os.MFD_CLOEXEC)
+
+
+def _run(hook: dict[str, Any], stage: str, index: int, state: str, record: dict[str, Any]) -> None:
+    path, bundle = hook["path"], record["bundle"]
+    files = paths(record.get("annotations"))
     argv = hook.get("args") or [path]
     env = dict(item.split("=", 1) for item in hook.get("env") or ())
     # Memory files rather than pipes: a hook that never reads, or writes much, blocks nobody.
     stdin = os.memfd_create("hook-state", os.MFD_CLOEXEC)
-    output = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("hook-stdout", "hook-stderr")]
+    output: list[int] = []
     try:
+        try:
+            for number, name in enumerate(files):
+                output.append(_output(number, name))
+        except Error as error:
+            raise HookError(stage, index, str(error)) from None
         os.write(stdin, state.encode("utf-8", "surrogateescape"))
         os.lseek(stdin, 0, os.SEEK_SET)
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, *output))]
@@ -71,8 +87,8 @@ def _run(hook: dict[str, Any], stage: str, index: int, state: str, bundle: str) 
         failure = _wait(pid, hook.get("timeout"))
         if failure:
             words = [
-                f"{name}: {os.pread(fd, KEPT, 0).decode('utf-8', 'replace')}"
-                for name, fd in zip(("stdout", "stderr"), output, strict=True)
+                f"{name}: {'' if file else os.pread(fd, KEPT, 0).decode('utf-8', 'replace')}"
+                for name, file, fd in zip(("stdout", "stderr"), files, output, strict=True)
             ]
             raise HookError(stage, index, ", ".join([failure, *words]))
     finally:

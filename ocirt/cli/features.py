@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from ocirt import cgroup, checks, cli, jsonio, shape, version
+from ocirt import cgroup, checks, cli, handover, hookfiles, jsonio, shape, version
 from ocirt.cgroup import v1
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import ConfigError
@@ -31,7 +31,11 @@ OPTIONS = ()
 
 # Annotations of a config that change what the runtime does; a dot at the end makes a prefix.
 # Whoever reads one from a config names it here.
-UNSAFE_ANNOTATIONS: tuple[str, ...] = (identity.KEEP_GROUPS,)
+UNSAFE_ANNOTATIONS: tuple[str, ...] = (
+    identity.KEEP_GROUPS,
+    *hookfiles.ANNOTATIONS,
+    handover.PIDFD_RECEIVER,
+)
 
 
 def run(arguments: Arguments, settings: Settings) -> int:

@@ -73,6 +73,14 @@ static int state_file(const struct arg *before, const struct arg *after)
 	return r < 0 ? r : steal(&fd);
 }
 
+/* HOOK_OUTPUT stdout stderr */
+int op_hook_output(struct init *in, const struct op *op)
+{
+	for (int i = 0; i < 2; i++)
+		in->hook_output[i] = slot_fd(in, op->arg[i].i);
+	return 0;
+}
+
 static int output_file(const char *name)
 {
 	owned_fd fd = memory_file(name);
@@ -234,7 +242,8 @@ int op_hook(struct init *in, const struct op *op)
 {
 	char *path_only[] = { (char *)op->arg[0].s, NULL };
 	owned_fd state = state_file(&op->arg[3], &op->arg[4]);
-	owned_fd out = output_file("stdout"), err = output_file("stderr");
+	owned_fd out = in->hook_output[0] < 0 ? output_file("stdout") : -1;
+	owned_fd err = in->hook_output[1] < 0 ? output_file("stderr") : -1;
 	struct hook hook = {
 		.path = op->arg[0].s,
 		.argv = op->arg[1].n ? op->arg[1].v : path_only,
@@ -242,7 +251,15 @@ int op_hook(struct init *in, const struct op *op)
 		.root = in->root,
 		.io = { state, out, err },
 	};
-	int r = state < 0 ? state : out < 0 ? out : err < 0 ? err : run(in, &hook, op->arg[7].i);
+	int r;
+
+	for (int i = 0; i < 2; i++)
+		if (in->hook_output[i] >= 0)
+			hook.io[1 + i] = in->hook_output[i];
+	r = state < 0	       ? state
+	    : hook.io[1] < 0 ? hook.io[1]
+	    : hook.io[2] < 0 ? hook.io[2]
+			       : run(in, &hook, op->arg[7].i);
 
 	if (r != 0 && in->sock < 0)
 		report_late(in, op, r);

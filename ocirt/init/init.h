@@ -23,6 +23,7 @@ struct init {
 	struct shade empty; /* the tmpfs for masked directories, made for the first */
 	bool in_proc;  /* the working directory is proc */
 	bool chdir_again;
+	int hook_output[2]; /* files for what hooks print; -1: kept for the message */
 	bool guarded;  /* not dumpable, since a namespace was joined */
 	int fail_index; /* of the op to blame; -1: the one that runs */
 	uint32_t slots[SLOTS]; /* fd + 1; 0: none */

@@ -18,7 +18,8 @@
 #define MOST_FDS 253
 
 static struct init state = { .proc = -1, .own_proc = -1, .root = -1, .null.tree = -EBADF,
-			     .empty.tree = -EBADF, .fail_index = -1 };
+			     .empty.tree = -EBADF, .hook_output = { -1, -1 },
+			     .fail_index = -1 };
 
 #define ENTRY(code, name, types) [code] = op_##name,
 static int (*const HANDLERS[OP_LARGEST_CODE + 1])(struct init *, const struct op *) = {

@@ -65,6 +65,7 @@
 #define OP_READONLY 43
 #define OP_CONSOLE 44
 #define OP_REOPEN_NULL 45
+#define OP_HOOK_OUTPUT 46
 #define OP_LSM 50
 #define OP_NO_NEW_PRIVS 51
 #define OP_SCHEDULER 52
@@ -122,6 +123,7 @@
   X(43, readonly, "s") \
   X(44, console, "iiiii") \
   X(45, reopen_null, "") \
+  X(46, hook_output, "ff") \
   X(50, lsm, "is") \
   X(51, no_new_privs, "") \
   X(52, scheduler, "s") \
@@ -172,6 +174,7 @@
 /* mask: path */
 /* readonly: path */
 /* console: height width uid gid bind */
+/* hook_output: stdout stderr */
 /* lsm: kind label */
 /* scheduler: attr */
 /* io_priority: value */

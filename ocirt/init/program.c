@@ -222,37 +222,59 @@ static void shrink(struct init *in)
 
 /* Where a seccomp profile forbids close_range: what we know of.  The rest is marked already.  The
  * socket goes last, since its end tells the runtime that we wait. */
-static void close_own(const struct init *in, int fifo)
+static void close_own(const struct init *in, int last)
 {
 	const int own[] = { in->proc,       in->own_proc,   in->root,
 			    in->null.tree, in->empty.tree, in->sock };
 
 	for (uint32_t i = 0; i < in->slot_count; i++)
-		if (slot_fd(in, i) > fifo)
+		if (slot_fd(in, i) > last)
 			close(slot_fd(in, i));
 	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-		if (own[i] > fifo)
+		if (own[i] > last)
 			close(own[i]);
 }
 
-/* Keep 0-2, the preserved descriptors, the fifo, which becomes the next one, and `keep`. */
+/* Make a descriptor the one of this number; what had the number is lost. */
+static int move_fd(int *fd, int to)
+{
+	if (*fd != to && dup3(*fd, to, O_CLOEXEC) < 0)
+		return -errno;
+	*fd = to;
+	return 0;
+}
+
+/* What hooks print to is moved out of the way of what takes the lowest numbers. */
+static int lift_output(struct init *in, int above)
+{
+	for (int i = 0; i < 2; i++) {
+		if (in->hook_output[i] < 0)
+			continue;
+		in->hook_output[i] = result(fcntl(in->hook_output[i], F_DUPFD_CLOEXEC, above));
+		if (in->hook_output[i] < 0)
+			return in->hook_output[i];
+	}
+	return 0;
+}
+
+/* Keep 0-2, the preserved descriptors, `keep`, and in the next free numbers the fifo and what the
+ * hooks yet to come print to. */
 static int close_rest(struct init *in, int *fifo, unsigned preserve, int keep)
 {
-	unsigned first = 3 + preserve;
+	int *const ours[] = { fifo, &in->hook_output[0], &in->hook_output[1] };
+	int next = 3 + (int)preserve, r = lift_output(in, next + 4);
 
-	if (keep == (int)first)
-		first++;
-
-	if (*fifo != (int)first) {
-		int moved = dup3(*fifo, (int)first, O_CLOEXEC);
-
-		if (moved < 0)
-			return -errno;
-		*fifo = moved;
+	for (int i = 0; i < 3 && r == 0; i++) {
+		if (*ours[i] < 0)
+			continue;
+		next += next == keep;
+		r = move_fd(ours[i], next++);
 	}
-	if (sys_close_range(keep > *fifo ? (unsigned)keep + 1 : first + 1, ~0u, 0) < 0 ||
-	    (keep > *fifo + 1 && sys_close_range(first + 1, (unsigned)keep - 1, 0) < 0))
-		close_own(in, *fifo);
+	if (r < 0)
+		return r;
+	if (sys_close_range((unsigned)(keep >= next ? keep + 1 : next), ~0u, 0) < 0 ||
+	    (keep > next && sys_close_range((unsigned)next, (unsigned)keep - 1, 0) < 0))
+		close_own(in, next - 1);
 	in->sock = in->proc = in->root = in->null.tree = in->empty.tree = in->own_proc = -1;
 	return 0;
 }

@@ -8,8 +8,10 @@ runtime-spec, config.md, "POSIX-platform Hooks"; runtime.md, "State".
 
 from __future__ import annotations
 
+from ocirt import hookfiles
 from ocirt.document import around_pid
 from ocirt.errors import At, ConfigError
+from ocirt.hookfiles import WORDS
 from ocirt.plan.ops import ASK_HOOKS, Op
 
 TYPE_CHECKING = False
@@ -50,9 +52,25 @@ def _inside(config: dict[str, Any], context: Context, stage: str, status: str) -
     return ops
 
 
+def output_files(config: dict[str, Any]) -> tuple[str, str]:
+    """Return the files that take what hooks inside the container print; two empty names if none."""
+    if not (_hooks(config, "createContainer") or _hooks(config, "startContainer")):
+        return "", ""
+    return hookfiles.paths(config.get("annotations"))
+
+
+def _output(config: dict[str, Any]) -> list[Op]:
+    files = output_files(config)
+    if not any(files):
+        return []
+    words = tuple(word if path else "" for word, path in zip(WORDS, files, strict=True))
+    where = f"annotations.{hookfiles.ANNOTATIONS[0 if files[0] else 1]}"
+    return [Op("hook_output", words, where, " ".join(path for path in files if path))]
+
+
 def before_pivot(config: dict[str, Any], context: Context) -> list[Op]:
     """Pause for the runtime's own hooks, then run createContainer inside, host still in sight."""
-    ops = []
+    ops = _output(config)
     for stage in ("prestart", "createRuntime", "poststart", "poststop"):
         for index, hook in enumerate(_hooks(config, stage)):
             with At(f"hooks.{stage}[{index}]"):

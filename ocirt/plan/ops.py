@@ -104,6 +104,7 @@ OPS: tuple[tuple[int, str, str, str], ...] = (
     (43, "readonly",    "s",       "path"),
     (44, "console",     "iiiii",   "height width uid gid bind"),
     (45, "reopen_null", "",        ""),
+    (46, "hook_output", "ff",      "stdout stderr"),
     # --- inside: the process
     (50, "lsm",         "is",      "kind label"),
     (51, "no_new_privs", "",       ""),

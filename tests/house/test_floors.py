@@ -30,6 +30,7 @@ FLOORS = {
     "ocirt.bundle": 1,
     "ocirt.checks": 1,
     "ocirt.document": 1,
+    "ocirt.hookfiles": 1,
     "ocirt.shape": 1,
     "ocirt._generated_shape": 0,
     "ocirt.jsonio": 0,

@@ -415,3 +415,76 @@ def test_a_hook_that_leaves_a_child_holding_its_output_does_not_block(runtime, h
     runtime.create(b)
     assert time.monotonic() - began < 5 * SLOWNESS
     host.end("sleep")
+
+
+# --- what they print
+
+OUTPUT = only_ocirt("annotations that runc does not know")
+
+
+def into(workdir):
+    """Return annotations that send the output of hooks to files, and the files."""
+    files = {name: os.path.join(workdir, name) for name in ("stdout", "stderr")}
+    return {f"run.oci.hooks.{name}": path for name, path in files.items()}, files
+
+
+@OUTPUT
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_what_hooks_print_goes_to_the_files_of_the_annotations(runtime, hooked, workdir, verb):
+    annotations, files = into(workdir)
+    b = hooked({kind: [f"echo out {kind}; echo err {kind} >&2"] for kind in KINDS})
+    b.patch(annotations=annotations)
+    if verb == "create":
+        assert runtime.finish(b) == 0
+    else:
+        assert runtime.run(b).code == 0
+    order = KINDS if verb == "create" else sorted(KINDS)
+    for name, word in (("stdout", "out"), ("stderr", "err")):
+        lines = note(workdir, name).splitlines()
+        assert (lines if verb == "create" else sorted(lines)) == [f"{word} {k}" for k in order]
+        assert os.stat(files[name]).st_mode & 0o777 == 0o600
+
+
+@OUTPUT
+def test_the_files_are_added_to(runtime, hooked, workdir):
+    _, files = into(workdir)
+    with open(files["stdout"], "w") as file:
+        file.write("before\n")
+    b = hooked({"createRuntime": "echo one", "createContainer": "echo two"})
+    b.patch(annotations={"run.oci.hooks.stdout": files["stdout"]})
+    assert runtime.run(b).code == 0
+    assert note(workdir, "stdout") == "before\none\ntwo\n"
+
+
+@OUTPUT
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
+def test_the_message_of_a_failure_has_what_no_file_takes(runtime, hooked, workdir, kind):
+    _, files = into(workdir)
+    b = hooked({kind: "echo to the file; echo to the message >&2; exit 3"})
+    b.patch(annotations={"run.oci.hooks.stdout": files["stdout"]})
+    result = runtime.refuses_to_create(b, f"error running {kind} hook #0: exit status 3")
+    assert "stdout: , stderr: to the message" in result.error
+    assert note(workdir, "stdout") == "to the file\n"
+
+
+@OUTPUT
+def test_no_descriptor_of_a_file_reaches_the_program(runtime, hooked, workdir):
+    annotations, _ = into(workdir)
+    b = hooked({"startContainer": "probe fds"}, "probe fds")
+    b.patch(annotations=annotations)
+    runtime.started(b)
+    runtime.wait(b)
+    for text in (b.output(), note(workdir, "stdout")):
+        assert {int(line.split()[0]) for line in text.splitlines()} == {0, 1, 2}
+
+
+@OUTPUT
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
+@pytest.mark.parametrize(
+    ("path", "sentence"), [("x", "is not absolute"), ("/nosuch/file", "no such file or directory")]
+)
+def test_a_file_that_cannot_be_written_is_named(runtime, hooked, kind, path, sentence):
+    b = hooked({kind: "true"})
+    b.patch(annotations={"run.oci.hooks.stderr": path})
+    result = runtime.refuses_to_create(b, sentence)
+    assert "annotations.run.oci.hooks.stderr: " in result.error

@@ -494,6 +494,44 @@ def test_memory_policy(runtime, bundle, policy, number):
     assert (result, int.from_bytes(bytes.fromhex(mode), "little")) == ("0", number)
 
 
+@newer
+@pytest.mark.parametrize(
+    ("mode", "flags", "word"),
+    [
+        ("MPOL_BIND", [], "bind:0"),
+        ("MPOL_BIND", ["MPOL_F_STATIC_NODES"], "bind=static:0"),
+        ("MPOL_INTERLEAVE", ["MPOL_F_RELATIVE_NODES"], "interleave=relative:0"),
+        ("MPOL_PREFERRED", [], "prefer:0"),
+        ("MPOL_PREFERRED_MANY", [], "prefer (many):0"),
+        ("MPOL_WEIGHTED_INTERLEAVE", [], "weighted interleave:0"),
+    ],
+)
+def test_memory_is_taken_as_the_policy_says(runtime, bundle, mode, flags, word):
+    """numa_maps(5): the policy stands behind the address of each mapping."""
+    if not os.path.exists("/proc/self/numa_maps"):
+        pytest.skip("the kernel has no NUMA")
+    if mode == "MPOL_WEIGHTED_INTERLEAVE" and kernel() < (6, 9):
+        pytest.skip("needs Linux 6.9")
+    if mode == "MPOL_PREFERRED_MANY" and kernel() < (5, 15):
+        pytest.skip("needs Linux 5.15")
+    section = {"mode": mode, "nodes": "0", "flags": flags}
+    b = bundle.sleeping(linux={"memoryPolicy": section})
+    runtime.started(b)
+    pages = ["cat", "/proc/self/numa_maps"]
+    for text in (runtime.ok("exec", b.id, *pages).out, numa_maps(runtime.pid(b))):
+        assert any(f" {word} " in line and "anon=" in line for line in text.splitlines()), text
+
+
+def numa_maps(pid):
+    with open(f"/proc/{pid}/numa_maps") as file:
+        return file.read()
+
+
+def kernel():
+    """Return the version of the running kernel, (6, 18)."""
+    return tuple(int(part) for part in os.uname().release.split(".")[:2])
+
+
 @only_ocirt("runc 1.1 and crun keep the runtime's affinity")
 def test_all_cpus_are_allowed_however_the_runtime_is_pinned(runtime, bundle):
     """An engine pinned to one CPU must not pin its containers."""

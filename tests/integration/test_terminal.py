@@ -12,6 +12,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import socket
 import struct
 import termios
@@ -413,3 +414,19 @@ def test_a_terminal_without_a_terminal_of_ours_is_refused(runtime, bundle):
     if runtime.flavour != "crun":
         assert "open /dev/tty: no such device or address" in result.error
     assert runtime.host.leftovers() == []
+
+
+@only_ocirt("an option that runc 1.1 does not have, and an annotation of later cruns")
+@pytest.mark.parametrize("way", ["option", "annotation"])
+def test_a_pidfd_of_the_init_goes_to_its_socket(runtime, bundle, workdir, way):
+    listener = ConsoleSocket(f"{workdir}/pidfd")
+    options = ["--pidfd-socket", listener.path] if way == "option" else []
+    annotations = {} if options else {"run.oci.pidfd_receiver": listener.path}
+    b = bundle.sleeping(annotations=annotations)
+    pid = runtime.create(b, *options)
+    listener.join(PATIENCE)
+    assert listener.data == b"standard"
+    (pidfd,) = listener.fds
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+    assert runtime.wait(b, pid) == 137
