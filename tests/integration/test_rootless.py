@@ -22,6 +22,7 @@ from tests.integration.support import (
     eventually,
     find_runtime,
     namespaces,
+    needs_v2,
     only_ocirt,
 )
 
@@ -672,3 +673,124 @@ def test_the_option_rootless_is_about_cgroups(runtime, rootless, choice):
         assert "permission denied" in result.error
     else:
         assert result.out == "hi\n"
+
+
+# --- cgroup v2: a subtree that is the user's
+
+
+@pytest.fixture
+def delegated(runtime, user):
+    """Give the user a cgroup, in whose `shell` the runtime then runs; return its directory."""
+    top = f"/sys/fs/cgroup/ocirt-user-{os.getpid()}"
+    shell = os.path.join(top, "shell")
+    controllers = "+cpu +memory +pids"
+    with open("/sys/fs/cgroup/cgroup.subtree_control", "w") as file:
+        file.write(controllers)
+    os.makedirs(shell)
+    for path in (top, shell):
+        for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+            os.chown(os.path.join(path, name), user.uid, user.gid)
+    enter = ["sh", "-c", f'echo 0 > {shell}/cgroup.procs; exec "$@"', "sh"]
+    plain = runtime.argv
+    runtime.argv = lambda *args: [*enter, *plain(*args)]
+    yield top
+    runtime.close()
+    for path in (shell, top):
+        eventually(lambda path=path: not _busy(path), 5)
+        os.rmdir(path)
+
+
+def _busy(path):
+    with open(os.path.join(path, "cgroup.procs")) as file:
+        return file.read()
+
+
+LIMITS = {
+    "memory": {"limit": 64 << 20},
+    "pids": {"limit": 20},
+    "cpu": {"quota": 50000, "period": 100000},
+}
+
+
+def knob(top, name, file):
+    with open(os.path.join(top, name, file)) as text:
+        return text.read().strip()
+
+
+@needs_v2
+@pytest.mark.parametrize("cgroups_path", [DROP, "{top}/named"])
+def test_limits_in_a_delegated_cgroup(runtime, rootless, delegated, cgroups_path):
+    made = rootless("sleep", "1000", linux={"resources": LIMITS})
+    name = made.id
+    if cgroups_path is not DROP:
+        name = "named"
+        made.patch(linux={"cgroupsPath": f"{delegated.removeprefix('/sys/fs/cgroup')}/named"})
+    pid = runtime.started(made)
+    assert knob(delegated, name, "memory.max") == str(64 << 20)
+    assert knob(delegated, name, "pids.max") == "20"
+    assert knob(delegated, name, "cpu.max") == "50000 100000"
+    assert knob(delegated, name, "cgroup.procs") == str(pid)
+    runtime.ok("exec", "--detach", made.id, "sleep", "1000")
+    assert len(knob(delegated, name, "cgroup.procs").split()) == 2
+    assert sorted(map(int, knob(delegated, name, "cgroup.procs").split())) == sorted(
+        runtime.ok("ps", "--format", "json", made.id).json()
+    )
+    runtime.ok("update", "--memory", str(32 << 20), "--pids-limit", "10", made.id)
+    assert knob(delegated, name, "memory.max") == str(32 << 20)
+    assert knob(delegated, name, "pids.max") == "10"
+    runtime.ok("pause", made.id)
+    assert runtime.status(made) == "paused"
+    assert knob(delegated, name, "cgroup.freeze") == "1"
+    runtime.ok("resume", made.id)
+    assert runtime.status(made) == "running"
+    stats = runtime.ok("events", "--stats", made.id).json()
+    assert stats["data"]["pids"]["limit"] == 10
+    runtime.delete(made, "--force")
+    assert not os.path.exists(os.path.join(delegated, name))
+
+
+@needs_v2
+def test_running_out_of_memory_in_a_delegated_cgroup(runtime, rootless, delegated):
+    limits = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}
+    made = rootless(*sh("tail /dev/zero"), linux={"resources": limits})
+    assert runtime.run(made).code == 137
+
+
+@needs_v2
+def test_without_delegation_there_is_no_cgroup_and_no_limit(runtime, rootless):
+    made = rootless("cat", "/proc/self/cgroup")
+    with open("/proc/self/cgroup") as file:
+        assert runtime.prints(made) == file.read().strip()
+    made.patch(linux={"resources": {"pids": {"limit": 5}}})
+    runtime.refuses_to_create(made, "", "linux.resources.pids.limit: rootless needs no limits")
+
+
+@needs_v2
+@pytest.mark.parametrize("maps", [single, full])
+def test_a_container_divides_its_own_cgroup(runtime, rootless, delegated, maps):
+    """With a cgroup namespace and a writable mount its root owns it; the limits it does not."""
+    script = (
+        "mkdir /sys/fs/cgroup/part && echo made; echo max > /sys/fs/cgroup/pids.max || echo kept"
+    )
+    made = rootless(*sh(f"{script} 2>&1"), maps=maps, linux={"resources": LIMITS})
+    made.config["linux"]["namespaces"].append({"type": "cgroup"})
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
+    made.config["mounts"].append(mount)
+    made.save()
+    assert "made" in runtime.prints(made).split()
+    assert not os.path.exists(os.path.join(delegated, made.id))
+
+
+@needs_v2
+def test_cgroups_of_the_user_cannot_be_written_from_inside(runtime, rootless, delegated):
+    """Without a cgroup namespace the whole tree is shown, and some of it is the user's."""
+    inside = delegated.removeprefix("/sys/fs/cgroup/")
+    script = f"ls /sys/fs/cgroup/{inside}; mkdir /sys/fs/cgroup/{inside}/x 2>&1"
+    made = rootless(*sh(script))
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
+    made.config["mounts"].append(mount)
+    made.save()
+    result = runtime.run(made)
+    if runtime.is_ocirt:
+        assert "Read-only file system" in result.out, str(result)
+    assert result.code == 1
