@@ -24,6 +24,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("kernel",      kernel.memfd),
     ("namespaces",  kernel.namespaces),
     ("namespaces",  kernel.limits),
+    ("namespaces", users.namespace),
     ("id mappings", users.helpers),
     ("id mappings", users.ranges),
     ("cgroups",     cgroups.drivers),

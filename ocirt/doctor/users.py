@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ocirt.doctor.machine import INFO, wanted
+import os
+
+from ocirt.doctor.machine import INFO, LACKS, wanted
+from ocirt.kernel.consts import CLONE_NEWUSER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,10 +18,41 @@ def helpers(machine: Machine) -> Iterator[Finding]:
     """The programs that write the maps of users."""
     for name in ("newuidmap", "newgidmap"):
         path = machine.site.program(name)
+        if path and not _may_map(machine.site.at(path)):
+            advice = f"it can map nothing as it is: chmod u+s {path}, or install uidmap again"
+            yield name, LACKS, f"{path} without privileges", advice
+            continue
         yield wanted(
             name, bool(path), path or "not found",
             "containers of users get one id only: install uidmap (Fedora, RHEL: shadow-utils)",
         )  # fmt: skip
+
+
+def _may_map(path: str) -> bool:
+    """Whether a helper is set-uid, or has capabilities of its own as on Fedora."""
+    try:
+        if os.stat(path).st_mode & 0o4000:
+            return True
+        return "security.capability" in os.listxattr(path)
+    except OSError:
+        return False
+
+
+def namespace(machine: Machine) -> Iterator[Finding]:
+    """Whether this user gets a user namespace, whatever the limits say."""
+    if machine.uid == 0 or not machine.here:
+        return
+    child = os.fork()
+    if not child:
+        import ctypes
+
+        os._exit(ctypes.CDLL(None).unshare(CLONE_NEWUSER) != 0)
+    refused = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    yield wanted(
+        "namespace", not refused, "refused" if refused else "granted",
+        "no container of yours can be made here: see the namespaces above; inside of a container, "
+        "its seccomp profile has to allow unshare and clone",
+    )  # fmt: skip
 
 
 def ranges(machine: Machine) -> Iterator[Finding]:

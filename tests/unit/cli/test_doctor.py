@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from ocirt import cli, doctor, engines
-from ocirt.doctor import cgroups, devices, kernel, parts
+from ocirt.doctor import cgroups, devices, kernel, parts, users
 from ocirt.engines.site import Site
 from ocirt.plan.host import Host
 
@@ -45,7 +45,7 @@ def machine(tmp_path):
                 path = tmp_path / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
-                path.chmod(0o755)
+                path.chmod(0o4755 if path.name in ("newuidmap", "newgidmap") else 0o755)
         return doctor.Machine(str(tmp_path), uid)
 
     return make
@@ -118,6 +118,27 @@ def test_a_user_has_his_ranges(machine):
     found = rows(machine(1001))
     assert found["id mappings", "subuid"][:2] == ("lacks", "0 ids of 1001")
     assert rows(machine(0))["id mappings", "subuid"][1] == "ranges of 3 users"
+
+
+def test_a_helper_without_privileges_maps_nothing(machine):
+    user = machine(1000)
+    path = os.path.join(user.site.root, "usr/bin/newuidmap")
+    assert rows(user)["id mappings", "newuidmap"] == ("ok", "/usr/bin/newuidmap", "")
+    os.chmod(path, 0o755)
+    status, value, advice = rows(user)["id mappings", "newuidmap"]
+    assert (status, value) == ("lacks", "/usr/bin/newuidmap without privileges")
+    assert "chmod u+s /usr/bin/newuidmap" in advice
+
+
+def test_a_user_namespace_is_tried(monkeypatch):
+    user = doctor.Machine("/", 4242)
+    (granted,) = list(users.namespace(user))
+    assert granted[:2] == ("namespace", "ok")
+    monkeypatch.setattr(users, "CLONE_NEWUSER", 1)  # no namespace, which the kernel refuses
+    (refused,) = list(users.namespace(user))
+    assert refused[:3] == ("namespace", "lacks", "refused")
+    assert "seccomp" in refused[3]
+    assert list(users.namespace(doctor.Machine("/", 0))) == []
 
 
 def test_a_users_delegated_cgroup_is_found_above(machine, monkeypatch):
