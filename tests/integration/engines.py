@@ -199,6 +199,17 @@ def stop(process):
         process.wait()
 
 
+def ended(pid):
+    """Wait until a process is gone; reap it, where its own parent has left that to us."""
+
+    def gone():
+        with contextlib.suppress(ChildProcessError):
+            return os.waitpid(pid, os.WNOHANG)[0]
+        return not os.path.exists(f"/proc/{pid}")
+
+    return eventually(gone)
+
+
 class Cgroups:
     """The cgroups below /NAME in every hierarchy."""
 
@@ -444,6 +455,7 @@ class Client(Engine):
 
     IMAGE = "localhost/busybox:test"
     RUN = ()  # of `run`, always
+    CROWD = 20  # containers at the same time
     patience = PATIENCE
 
     def argv(self, *args):
@@ -515,6 +527,99 @@ class Container:
 
     def wait(self):
         return int(self.do("wait"))
+
+
+class Docker(Client):
+    """A dockerd with its own roots; `config` is added to its daemon.json.
+
+    Runtimes: `hpc`, the default; `hpc-debug`, with an argument; `recorded`, by way of the
+    recorder.
+    """
+
+    IMAGE = "busybox:test"
+    CROWD = 50
+
+    def __init__(self, folder, runtime, kind="docker", **config):
+        super().__init__(folder, kind, runtime)
+        self.exec_root = self.path("exec")
+        self.state = os.path.join(self.exec_root, "runtime-runc", "moby")
+        self.env.update(
+            DOCKER_HOST=f"unix://{folder}/docker.sock",
+            DOCKER_CONFIG=self.path("client"),
+            DOCKER_CLI_HINTS="false",
+        )
+        self.config = {
+            "data-root": self.path("data"),
+            "exec-root": self.exec_root,
+            "pidfile": self.path("dockerd.pid"),
+            "hosts": [self.env["DOCKER_HOST"]],
+            "storage-driver": "overlay2",
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            "cgroup-parent": f"/{self.cgroups.name}",
+            "default-runtime": "hpc",
+            "runtimes": {
+                "hpc": {"path": runtime},
+                "hpc-debug": {"path": runtime, "runtimeArgs": ["--debug"]},
+                "recorded": {"path": self.recorder.path},
+            },
+            **config,
+        }
+
+    def start(self):
+        self.serve()
+        self.ok(
+            "import", "-c", 'CMD ["/bin/sh"]', "-c", "ENV PATH=/bin", self.archive(), self.IMAGE
+        )
+        self.mounts = self.world.mounts()
+
+    def serve(self):
+        """Start the daemon: also again, on what another one has left."""
+        path = self.write("daemon.json", json.dumps(self.config))
+        self.launch(["dockerd", "--config-file", path], lambda: self("version").code == 0)
+
+    def crash(self):
+        """Kill dockerd, with which its containerd ends, and nothing else."""
+        with open(os.path.join(self.exec_root, "containerd/containerd.pid")) as file:
+            containerd = int(file.read())
+        self.daemon.kill()
+        self.daemon.wait()
+        assert ended(containerd), "an unreaped one would be taken for one that runs"
+
+    def shims(self):
+        """Return the pids of its shims."""
+        return [pid for pid, line in self.processes().items() if "containerd-shim" in line]
+
+    def argv(self, *args):
+        return ["docker", *args]
+
+    def processes(self):
+        """Return {pid: command} of what runs in its world besides dockerd and its containerd."""
+        return {
+            pid: command
+            for pid, command in self.world.processes().items()
+            if pid != self.daemon.pid and not command.startswith("containerd --config")
+        }
+
+    def leftovers(self):
+        # Docker's handle for the network of the host, made once and kept.
+        kept = {*self.mounts, os.path.join(self.exec_root, "netns/default")}
+        return [
+            *(f"cgroup: {path}" for path in self.cgroups.folders()),
+            *(f"mount: {path}" for path in self.world.mounts() if path not in kept),
+            # A name with a dot is something that the runtime keeps for all containers.
+            *(f"state: {name}" for name in listed(self.state) if not name.startswith(".")),
+            *(f"process: {pid} {command}" for pid, command in self.processes().items()),
+        ]
+
+    def sweep(self):
+        containers = self.ok("ps", "--all", "--quiet").split()
+        if containers:
+            self.ok("rm", "--force", "--volumes", *containers)
+
+
+def listed(folder):
+    """Return what is in a directory; nothing, where there is none."""
+    return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 # --- Podman
@@ -640,13 +745,12 @@ class Containerd(Engine):
         return call(self.argv(*args), env=self.env, **popen)
 
     def leftovers(self):
-        state = self.world.root(f"/run/containerd/runc/{self.namespace}")
-        names = os.listdir(state) if os.path.isdir(state) else ()
+        names = listed(self.world.root(f"/run/containerd/runc/{self.namespace}"))
         tasks = self.path("state", "io.containerd.runtime.v2.task", self.namespace)
         return [
             *(f"cgroup: {path}" for path in self.cgroups.folders()),
             *(f"mount: {path}" for path in self.world.mounts() if path.startswith(self.folder)),
-            *(f"bundle: {name}" for name in (os.listdir(tasks) if os.path.isdir(tasks) else ())),
+            *(f"bundle: {name}" for name in listed(tasks)),
             *(f"state: {name}" for name in names if not name.startswith(".")),
         ]
 
