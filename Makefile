@@ -49,6 +49,9 @@ launcher: ## compile the program `ocirt` for this source tree
 deb: ops.h ## build dist/ocirt_VERSION_ARCH.deb
 	$(BIN)/python packaging/deb/build.py
 
+rpm: ops.h ## build dist/ocirt-VERSION-1.ARCH.rpm
+	$(BIN)/python packaging/rpm/build.py
+
 ops.h: ## write ocirt/init/ops.h from the table of ops
 	$(MAKE) -C ocirt/init header
 
@@ -76,5 +79,5 @@ clean: ## remove what builds and tests left
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration conformance engines bench init fuzz launcher deb ops.h shape \
+.PHONY: help setup test check unit integration conformance engines bench init fuzz launcher deb rpm ops.h shape \
 	bytecode share example format clean

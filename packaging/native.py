@@ -84,9 +84,22 @@ def compile_launcher(
 
 def head() -> str:
     """Return the commit of the source tree, marked when files differ from it; empty: unknown."""
-    line = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    return _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+
+
+def commit_time() -> str:
+    """Return when the source tree was committed, in seconds of 1970; empty: unknown."""
+    return _git("log", "-1", "--format=%ct")
+
+
+def _git(*words: str) -> str:
+    # A release lies in no repository of its own, but may lie in somebody else's.
+    if not (ROOT / ".git").exists():
+        return ""
     try:
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,12 +1,8 @@
 """Build ocirt_VERSION_ARCH.deb with nothing but dpkg-deb: `python3 packaging/deb/build.py [DIR]`.
 
-    /usr/bin/ocirt              the launcher, which knows the next line and /usr/bin/python3
-    /usr/lib/ocirt/ocirt/...    the package with the init, and oci_spec and ocirt_hpc beside it
-    /usr/share/                 manual pages, completions, copyright, changelog
-
-No debhelper and no setuptools: the tree is laid out here, so that what a package holds can be
-read on one screen.  Bytecode depends on the Python that is installed, so the package's scripts
-make it: on installation, and when the system's Python changes.
+What it holds is laid out by packaging/layout.py; here is what Debian wants besides.  No debhelper
+and no setuptools, so that all of it can be read on one screen.  Bytecode is made on installation,
+and when the system's Python changes.  DEBFULLNAME and DEBEMAIL name the maintainer.
 """
 
 from __future__ import annotations
@@ -17,17 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import layout
 import native
-import share
-
-LIB = "usr/lib/ocirt"
-PACKAGES = ("ocirt", "spec/oci_spec", "hooks/ocirt_hpc")
-SKIPPED = ("*.c", "*.h", "*.o", "Makefile", ".gitignore", ".clang-format", "__pycache__", "*.new*",
-           "fuzz_decode", "check_decode")  # fmt: skip
-PYTHON = "/usr/bin/python3"
 
 CONTROL = """\
 Package: ocirt
@@ -38,7 +29,7 @@ Section: admin
 Priority: optional
 Installed-Size: {size}
 Depends: python3 (>= 3.11), libseccomp2 (>= 2.5)
-Suggests: uidmap, criu, python3-pydantic (>= 2.12)
+Suggests: uidmap, criu, python3-pydantic (>= 2.12), python3-yaml
 Description: OCI container runtime for HPC and AI
  A container runtime with the command line, exit codes, JSON and error
  sentences of runc, so that containerd, Docker, Podman and CRI-O can call
@@ -48,98 +39,91 @@ Description: OCI container runtime for HPC and AI
  machine can do.
 """
 
-COMPILE = f"{PYTHON} -I -S -m compileall -q /{LIB} || true"
-CLEAN = f"find /{LIB} -name __pycache__ -prune -exec rm -rf {{}} +"
+COMPILE = f"python3 -I -S -m compileall -q /{layout.LIB} || true"
+CLEAN = f"find /{layout.LIB} -name __pycache__ -prune -exec rm -rf {{}} +"
 SCRIPTS = {
     # file                                        when             what
-    "DEBIAN/postinst":                            ("configure",    COMPILE),
+    "DEBIAN/postinst":                            ("configure",    f"{CLEAN}; {COMPILE}"),
     "DEBIAN/prerm":                               ("",             CLEAN),
     # /usr/share/doc/python3, "rtupdate": called when the default version changes
     "usr/share/python3/runtime.d/ocirt.rtupdate": ("rtupdate",     f"{CLEAN}; {COMPILE}"),
 }  # fmt: skip
+
+CHANGELOG = """\
+ocirt ({version}) unstable; urgency=medium
+
+  * See CHANGELOG.md.gz.
+
+ -- {maintainer}  {date}
+"""
 
 COPYRIGHT = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: ocirt
 
 Files: *
-Copyright: the authors of ocirt
+Copyright: 2026 the authors of ocirt
 License: Apache-2.0
  On Debian systems the text of the Apache License, version 2.0, is in
  /usr/share/common-licenses/Apache-2.0.
 """
 
+# The init must not load anything next to hostile files, and both have to start fast.
+OVERRIDES = "ocirt: statically-linked-binary [usr/*]\n"
 
-def build(output: Path) -> Path:
-    """Build the package into a directory; return its path."""
+
+def build(output: Path, version: str = "") -> Path:
+    """Build the package into a directory; return its path.  version: instead of the source's."""
     if not shutil.which("dpkg-deb"):
         raise SystemExit("no dpkg-deb found: install dpkg")
     output.mkdir(parents=True, exist_ok=True)
+    maintainer = os.environ.get("DEBFULLNAME", "nobody")
+    maintainer += f" <{os.environ.get('DEBEMAIL', 'nobody@localhost')}>"
+    environment = layout.fixed_time()
+    date = time.gmtime(int(environment["SOURCE_DATE_EPOCH"]))
+    facts = {
+        "version": version or layout.version(),
+        "architecture": architecture(),
+        "maintainer": maintainer,
+        "date": time.strftime("%a, %d %b %Y %H:%M:%S +0000", date),
+    }
     with tempfile.TemporaryDirectory(dir=output) as top:
         tree = Path(top) / "tree"
-        lay_out(tree)
-        facts = {"version": version(), "architecture": architecture()}
+        layout.lay_out(tree)
+        adapt(tree, facts)
         size = sum(path.lstat().st_size for path in tree.rglob("*")) // 1024 + 1
-        maintainer = os.environ.get("DEBFULLNAME", "nobody")
-        maintainer += f" <{os.environ.get('DEBEMAIL', 'nobody@localhost')}>"
-        control = CONTROL.format(**facts, size=size, maintainer=maintainer)
-        put(tree / "DEBIAN/control", control)
+        layout.put(tree / "DEBIAN/control", CONTROL.format(**facts, size=size))
         for name, (when, what) in SCRIPTS.items():
             case = f'[ "$1" = {when} ] || exit 0\n' if when else ""
-            put(tree / name, f"#!/bin/sh\nset -e\n{case}{what}\n", 0o755)
+            layout.put(tree / name, f"#!/bin/sh\nset -e\n{case}{what}\n", 0o755)
+        for path in tree.rglob("*"):
+            if path.is_dir():
+                path.chmod(0o755)
         package = output / "ocirt_{version}_{architecture}.deb".format(**facts)
         line = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(package)]
-        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env=environment)
     return package
 
 
-def lay_out(tree: Path) -> None:
-    """Put everything but the package's own files where it will be on a machine."""
-    init = native.compile_init()
-    for package in PACKAGES:
-        source = native.ROOT / package
-        if (source / "__init__.py").exists():
-            target = tree / LIB / source.name
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*SKIPPED))
-    for path in tree.rglob("*"):
-        path.chmod(0o755 if path.is_dir() or path.name == init.name else 0o644)
-    if commit := native.head():
-        put(tree / LIB / "ocirt/COMMIT", commit)
-    program = tree / "usr/bin/ocirt"
-    native.compile_launcher(home=f"/{LIB}", python=PYTHON, output=program)
-    program.chmod(0o755)
-    for page in share.write(tree / "usr/share"):
-        if page.suffix == ".1":
-            squeeze(page)
+def adapt(tree: Path, facts: dict[str, str]) -> None:
+    """Put things where Debian's policy has them, and add what it asks for."""
+    for page in (tree / "usr/share/man").rglob("*.1"):
+        squeeze(page)
     # Debian keeps site-functions for the machine's own.
     (tree / "usr/share/zsh/site-functions").rename(tree / "usr/share/zsh/vendor-completions")
     doc = tree / "usr/share/doc/ocirt"
-    put(doc / "copyright", COPYRIGHT)
-    put(doc / "changelog", (native.ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    layout.put(doc / "copyright", COPYRIGHT)
+    layout.put(doc / "changelog", CHANGELOG.format(**facts))
+    layout.put(doc / "CHANGELOG.md", (native.ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     squeeze(doc / "changelog")
-    for path in [tree, *tree.rglob("*")]:
-        if path.is_dir():
-            path.chmod(0o755)
-
-
-def put(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file, and the directories above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    path.chmod(mode)
+    squeeze(doc / "CHANGELOG.md")
+    layout.put(tree / "usr/share/lintian/overrides/ocirt", OVERRIDES)
 
 
 def squeeze(path: Path) -> None:
     """Compress a file in its place, the same way at any time."""
     path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     path.unlink()
-
-
-def version() -> str:
-    """Return our version, read off the source."""
-    text = (native.ROOT / "ocirt" / "version.py").read_text(encoding="utf-8")
-    (line,) = [line for line in text.splitlines() if line.startswith("VERSION = ")]
-    return line.split('"')[1]
 
 
 def architecture() -> str:
