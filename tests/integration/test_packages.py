@@ -1,7 +1,8 @@
-"""The .deb and the .rpm in a clean root, which holds what they declare to need and no more.
+"""What is handed out: the .deb, the .rpm, the sdist and the wheel, each installed and used.
 
-Made by mmdebstrap from the sources that the machine's apt has; about a minute, on demand: where
-mmdebstrap (and rpm, for the .rpm) is installed.
+The packages go into a clean root, which holds what they declare to need and no more.  mmdebstrap
+makes it from the sources that the machine's apt has; about a minute, on demand: where mmdebstrap
+(and rpm, for the .rpm) is installed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,67 @@ def test_the_same_source_makes_the_same_package(workdir, kind):
     packages = [recipe(kind)(Path(workdir, name)) for name in ("one", "two")]
     sums = {subprocess.check_output(["sha256sum", package]).split()[0] for package in packages}
     assert len(sums) == 1
+
+
+# --- sdist and wheel
+
+
+def hatch(folder, *words, **more):
+    line = [sys.executable, "-m", "hatchling", "build", *words]
+    return engines.call(line, patience=300, cwd=folder, **more)
+
+
+@pytest.fixture(scope="module")
+def sdist(base):
+    """The unpacked sdist, made from a copy of the tree: a build leaves things there."""
+    pytest.importorskip("hatchling", reason="needs hatchling")
+    tree = f"{base}/tree"
+    os.mkdir(tree)
+    unwanted = shutil.ignore_patterns("__pycache__", "*.new*")
+    for name in ("ocirt", "spec", "hooks", "packaging"):
+        shutil.copytree(TREE / name, f"{tree}/{name}", ignore=unwanted)
+    for name in ("pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md"):
+        shutil.copy(TREE / name, tree)
+    Path(tree, "packaging/ocirt").unlink(missing_ok=True)
+    done = hatch(tree, "-t", "sdist")
+    assert done.code == 0, done
+    (archive,) = Path(tree, "dist").glob("*.tar.gz")
+    assert engines.call(["tar", "-xf", archive, "-C", base]).code == 0
+    yield f"{base}/{archive.name.removesuffix('.tar.gz')}"
+    shutil.rmtree(tree)
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist):
+    done = hatch(sdist, "-t", "wheel")
+    assert done.code == 0, done
+    (path,) = Path(sdist, "dist").glob("*.whl")
+    return path
+
+
+def test_the_wheel_of_the_sdist_runs_a_container(runtime, bundle, wheel, workdir):
+    venv = f"{workdir}/venv"
+    assert engines.call([sys.executable, "-m", "venv", venv], patience=120).code == 0
+    pip = [f"{venv}/bin/python", "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
+    done = engines.call([*pip, wheel], patience=120)
+    assert done.code == 0, done
+    assert os.path.exists(f"{venv}/share/man/man1/ocirt.1")
+    b = bundle("echo", "hello")
+    root = ["--root", f"{workdir}/root"]
+    # Neither a compiler nor the virtual environment is needed on PATH.
+    env = {"PATH": "/nowhere"}
+    done = engines.call([f"{venv}/bin/ocirt", *root, "run", "-b", b.path, b.id], env=env)
+    assert (done.code, done.out) == (0, "hello\n"), done
+
+
+def test_the_same_source_makes_the_same_wheel(sdist, wheel):
+    first = wheel.read_bytes()
+    done = hatch(sdist, "-t", "wheel")
+    assert done.code == 0, done
+    assert wheel.read_bytes() == first
+
+
+def test_a_wheel_that_cannot_be_compiled_says_what_is_missing(sdist):
+    done = hatch(sdist, "-t", "wheel", env={"PATH": "/nowhere"})
+    assert done.code != 0
+    assert "install make" in done.err
