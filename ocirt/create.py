@@ -24,7 +24,7 @@ from ocirt.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ocirt_hpc.edits import Applied
@@ -50,6 +50,9 @@ REQUESTS = (
     "AWS_NEURON_VISIBLE_DEVICES=",
     "ASCEND_VISIBLE_DEVICES=",
 )
+
+
+SITE = "/etc/ocirt"  # where a site may name variables of its own
 
 
 class Wish:
@@ -136,6 +139,7 @@ class Draft:
             or (wish.cdi_annotations and annotations)
             or any(item.startswith(REQUESTS) for item in env)
             or any(key.startswith("ocirt.hpc/") for key in annotations)
+            or (os.path.exists(SITE) and _mentioned(env))
         ):
             return None
         from ocirt import hpc
@@ -401,6 +405,13 @@ def _listen(container: Container, gate: bool) -> Listener | None:
 
     os.mkdir(notify.folder(*os.path.split(container.directory)), 0o755)
     return None if gate else notify.listen(container)
+
+
+def _mentioned(env: Iterable[str]) -> bool:
+    """Whether the site's settings for devices name one of these variables, or may do so."""
+    from ocirt import hpc
+
+    return hpc.mentioned(env, SITE)
 
 
 def _oom(manager: Manager | None) -> Error | None:

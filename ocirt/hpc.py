@@ -13,6 +13,7 @@ import ocirt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from ocirt_hpc.cdi import File
@@ -46,6 +47,28 @@ def apply(
     caller.site = site
     caller.rootless = rootless
     return stage.run(config, caller)
+
+
+def mentioned(env: Iterable[str], folder: str) -> bool:
+    """Whether a file of the site's settings holds the quoted name of one of these variables.
+
+    Not parsed: the stage does that, and refuses what is wrong, once something asks for it.
+    """
+    names = [f'"{item.partition("=")[0]}"'.encode("utf-8", "surrogateescape") for item in env]
+    for path in (f"{folder}/hpc.toml", f"{folder}/hpc.d"):
+        try:
+            files = [f"{path}/{name}" for name in os.listdir(path)] if path[-2:] == ".d" else [path]
+        except OSError:
+            continue
+        for file in files:
+            try:
+                with open(file, "rb", buffering=0) as opened:
+                    text = opened.read(1 << 20)
+            except OSError:
+                continue
+            if any(name in text for name in names):
+                return True
+    return False
 
 
 def cdi_files(root: str = "/") -> list[File]:

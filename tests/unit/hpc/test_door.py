@@ -42,3 +42,15 @@ def test_the_stage_is_found_beside_the_package(tmp_path, layout):
         "acme.com/card=0: no such CDI device (have none in /nonexistent)",
         f"{tmp_path}/{home}ocirt_hpc",
     ], done.stderr
+
+
+def test_a_variable_that_the_site_names_wakes_the_stage(tmp_path):
+    from ocirt import hpc
+
+    assert not hpc.mentioned(["FPGAS=0"], str(tmp_path))
+    (tmp_path / "hpc.toml").write_text('[device.fpga]\nvariables = ["FPGAS"]\n')
+    assert hpc.mentioned(["A=b", "FPGAS=0"], str(tmp_path))
+    assert not hpc.mentioned(["FPGA=0", "S=1"], str(tmp_path))
+    (tmp_path / "hpc.d").mkdir()
+    (tmp_path / "hpc.d/more.toml").write_text('[device.x]\nvariables = ["XS"]\n')
+    assert hpc.mentioned(["XS=1"], str(tmp_path))
