@@ -33,6 +33,8 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("policy", "cdi-annotations"):      (False,   "whether annotations cdi.k8s.io/* count"),
     ("nvidia", "disable-require"):      (False,   "whether NVIDIA_REQUIRE_* is left unchecked"),
     ("nvidia", "capabilities"):         (["all"], "what NVIDIA_DRIVER_CAPABILITIES may ask for"),
+    ("nvidia", "cuda-compat"):          (True,    "whether a newer libcuda of the image, made for"
+                                                  " the host's driver, comes before the driver's"),
     ("rdma",   "with-gpus"):            ("none",  "RDMA devices for a container with GPUs that asks"
                                                   " for none: none, nearest, all"),
     ("rdma",   "management"):           (False,   "whether umad and issm nodes come with a device;"

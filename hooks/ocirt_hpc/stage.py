@@ -87,6 +87,7 @@ class _Stage:
         asked.limit(self.site["nvidia", "capabilities"])
         if self.site["nvidia", "disable-require"]:
             asked.requirements = {}
+        asked.compat = self.site["nvidia", "cuda-compat"]
         with Image(self.caller.rootfs) as image:
             sections, chosen = stage.sections(asked, self.host, image, self.tree, self.notes)
         places = (self.host.pci(one.gpu.address) for one in chosen)

@@ -6,6 +6,7 @@ choice.py    which GPUs and MIG devices a list of names means
 allocation.py  which of them belong to the batch job that we run in
 require.py   what the image demands of driver and GPUs
 files.py     the driver's libraries, programs and other files on the host, by capability
+compat.py    a newer libcuda that the image brings
 container.py nodes, mounts and links for the chosen ones
 stage.py     all of it in its order
 

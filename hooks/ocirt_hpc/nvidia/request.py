@@ -34,7 +34,8 @@ HOOKS = ("nvidia-container-runtime-hook", "nvidia-container-toolkit")
 class Request:
     """A request for GPUs: which are asked for, the driver's capabilities, the IMEX channels.
 
-    requirements: what the image demands, by the names of its variables.
+    requirements: what the image demands, by the names of its variables.  compat: whether a newer
+    libcuda of the image may take the place of the driver's.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -42,6 +43,7 @@ class Request:
         self.capabilities = list(DEFAULT_CAPABILITIES)
         self.channels: list[str] = []
         self.requirements: dict[str, str] = {}
+        self.compat = True
 
     def limit(self, allowed: list[str]) -> None:
         """Refuse a capability that the site does not allow; `all` means those that it does."""

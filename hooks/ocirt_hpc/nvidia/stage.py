@@ -6,9 +6,9 @@ import os
 
 from ocirt import log
 from ocirt.errors import At, ConfigError
-from ocirt_hpc import loader
+from ocirt_hpc import ldcache, loader
 from ocirt_hpc.edits import node_edits
-from ocirt_hpc.nvidia import allocation, choice, container, driver, files, require
+from ocirt_hpc.nvidia import allocation, choice, compat, container, driver, files, require
 from ocirt_hpc.nvidia.request import HOOKS
 
 TYPE_CHECKING = False
@@ -60,6 +60,8 @@ def sections(
     ]
     # A machine that is only a directory has no procfs to cover.
     overlay = {} if host.root else container.proc_edits(loaded, chosen, tree)
+    if request.compat and "compute" in wanted:
+        entries = ldcache.merge(compat.find(image, loaded.version), entries)
     way = loader.tell(image, entries, folders, tree, writable=writable)
     place = {
         "containerPath": container.PLACE,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from ocirt_hpc import edits, ldcache, loader
 from ocirt_hpc.image import Image
 from ocirt_hpc.notes import Notes
-from ocirt_hpc.nvidia import container, driver, request, stage
+from ocirt_hpc.nvidia import compat, container, driver, request, stage
 from ocirt_hpc.nvidia.choice import choose
 from ocirt_hpc.tree import Tree
 
 from ocirt.errors import ConfigError, KernelError
-from tests.unit.hpc.machines import UUID, VERSION, Machine, eight, install, workstation
+from tests.unit.hpc.machines import UUID, VERSION, Machine, eight, install, library, workstation
 
 
 def config(*env):
@@ -246,3 +248,81 @@ def test_the_tree_is_made_as_it_was_told(tmp_path):
     assert (tmp_path / "hpc/d").is_dir()
     with pytest.raises(KernelError, match="file exists"):
         tree.write()
+
+
+# --- a newer libcuda of the image
+
+
+def note(payload):
+    """Return a library with the note that says what it is made for."""
+    body = library("libcuda.so.1")
+    owner, text = b"NVIDIA Corporation\0", payload.encode()
+    data = struct.pack("<3I", len(owner), len(text), 1) + owner + bytes(-len(owner) % 4) + text
+    names = b"\0.shstrtab\0.note.cuda.fwd_compatibility\0"
+    at = len(body)
+    headers = at + len(data) + len(names)
+    sections = [
+        struct.pack("<2I4Q2I2Q", *fields)
+        for fields in (
+            (0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+            (1, 3, 0, 0, at + len(data), len(names), 0, 0, 1, 0),
+            (11, 7, 0, 0, at, len(data), 0, 0, 4, 0),
+        )
+    ]
+    head = bytearray(body)
+    struct.pack_into("<Q", head, 40, headers)
+    struct.pack_into("<3H", head, 58, 64, 3, 1)
+    return bytes(head) + data + names + b"".join(sections)
+
+
+@pytest.mark.parametrize(
+    ("version", "payload", "used"),
+    [
+        ("560.28.03", None, True),
+        ("545.1", None, False),
+        ("550.90.07", None, False),  # the same branch, and no word
+        ("560.28.03", '{"Format": 1, "Driver": [535, 550]}', True),
+        ("560.28.03", '{"Driver": [535]}', False),
+        ("550.40.07", '{"Driver": [550]}', False),  # older than the host's
+        ("560.28.03", '{"Driver": 550}', False),
+        ("560.28.03", "[", False),
+    ],
+)
+def test_a_newer_libcuda_of_the_image(rootfs, version, payload, used):
+    folder = rootfs / "usr/local/cuda-12.6/compat"
+    folder.mkdir(parents=True)
+    (rootfs / "usr/local/cuda").symlink_to("/usr/local/cuda-12.6")
+    made = library("libcuda.so.1") if payload is None else note(payload)
+    (folder / f"libcuda.so.{version}").write_bytes(made)
+    (folder / f"libnvidia-nvvm.so.{version}").write_bytes(library("libnvidia-nvvm.so.4"))
+    (folder / "libcuda.so.1").symlink_to(f"libcuda.so.{version}")
+    with Image(str(rootfs)) as image:
+        found = compat.find(image, VERSION)
+    base = "/usr/local/cuda/compat"
+    assert [(one.name, one.path) for one in found] == (
+        [
+            ("libcuda.so.1", f"{base}/libcuda.so.{version}"),
+            ("libnvidia-nvvm.so.4", f"{base}/libnvidia-nvvm.so.{version}"),
+        ]
+        if used
+        else []
+    )
+
+
+def test_the_images_libcuda_comes_before_the_drivers(tmp_path, rootfs):
+    machine = eight(tmp_path / "host")
+    install(machine)
+    folder = rootfs / "usr/local/cuda/compat"
+    folder.mkdir(parents=True)
+    (folder / "libcuda.so.560.28.03").write_bytes(library("libcuda.so.1"))
+    _, tree = sections(machine, rootfs, "NVIDIA_VISIBLE_DEVICES=0")
+    paths = {one.name: one.path for one in ldcache.parse(tree.files["ld.so.cache"])}
+    assert paths["libcuda.so.1"] == "/usr/local/cuda/compat/libcuda.so.560.28.03"
+    assert paths["libnvidia-ml.so.1"] == "/run/ocirt/hpc/lib64/libnvidia-ml.so.1"
+
+
+def test_a_compat_that_leads_outside_is_nothing(rootfs):
+    (rootfs / "usr/local").mkdir(parents=True)
+    (rootfs / "usr/local/cuda").symlink_to("/../../../../../usr/local/cuda")
+    with Image(str(rootfs)) as image:
+        assert compat.find(image, VERSION) == []
