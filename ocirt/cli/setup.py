@@ -56,7 +56,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
             said.write(new)
             said = sys.stderr  # what stands there is for kubectl
         elif old != new:
-            engines.carry_out(path, new, site)
+            engines.carry_out(path, old, new, site)
             said.write(f"{'wrote' if new else 'removed'} {site.at(path)}\n")
         elif old:
             said.write(f"unchanged {site.at(path)}\n")

@@ -67,8 +67,7 @@ ENGINES: dict[str, dict[str, Any]] = {
         "programs": ("podman",),
         "version": "--version",
         "files": (
-            (podman.DROP_IN, "containers/containers.conf.d/ocirt.conf",
-             *whole("podman", podman.drop_in)),
+            (podman.DROP_IN, podman.OWN_DROP_IN, *whole("podman", podman.drop_in)),
         ),
         "sources": (podman.SOURCES, toml, (("engine", "runtimes"),), ()),
         "next": "nothing to reload: podman --runtime {name} run --rm IMAGE true",
@@ -174,15 +173,33 @@ def dig(document: Any, keys: tuple[str, ...]) -> Any:
     return document
 
 
-def carry_out(path: str, new: str, site: Site) -> None:
-    """Put a new text in the place of a file, as a whole; owner and mode stay."""
+def carry_out(path: str, old: str, new: str, site: Site) -> None:
+    """Put a new text in the place of a file, as a whole; owner and mode stay.
+
+    Refused when the file is no longer the old one: somebody else has written meanwhile.
+    """
+    import fcntl
+
     real = os.path.realpath(site.at(path))
     if not real.startswith(site.root.rstrip("/") + "/"):
         raise ConfigError(path, f"leads out of {site.root}")
-    if not new:
-        os.unlink(real)
-        return
-    os.makedirs(os.path.dirname(real), 0o755, exist_ok=True)
+    with At(path):
+        folder = os.path.dirname(real)
+        os.makedirs(folder, 0o755, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # others who set up wait
+            if site.read(path) != old:
+                raise Error("was changed meanwhile: try again")
+            if new:
+                _replace(real, new)
+            else:
+                os.unlink(real)
+        finally:
+            os.close(lock)
+
+
+def _replace(real: str, text: str) -> None:
     try:
         before = os.stat(real)
         mode, owner = before.st_mode & 0o7777, (before.st_uid, before.st_gid)
@@ -192,10 +209,10 @@ def carry_out(path: str, new: str, site: Site) -> None:
     try:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise KernelError(error.errno or 0, path) from None  # nobody knows the name of the other
+        raise KernelError(error.errno or 0) from None  # nobody knows the name of the other
     try:
         with open(fd, "w", encoding="utf-8", newline="") as file:
-            file.write(new)
+            file.write(text)
             file.flush()
             os.fchown(fd, *owner)
             os.fchmod(fd, mode)

@@ -22,6 +22,9 @@ SOURCES = (
     "/etc/containers/containers.conf",
     "/etc/containers/containers.conf.d/*.conf",
 )
+# Of a user, below ~/.config; they come after those of the machine.
+OWN_DROP_IN = "containers/containers.conf.d/ocirt.conf"
+OWN = ("containers/containers.conf", "containers/containers.conf.d/*.conf")
 
 LISTS = {
     # as Podman reads it          built into it; a name that it does not know is harmless
@@ -42,9 +45,13 @@ def drop_in(wish: Wish, site: Site) -> str:
 
 
 def in_force(key: str, usual: tuple[str, ...], site: Site) -> list[str]:
-    """Return a list as the machine's other files leave it."""
+    """Return a list as the machine's other files, and the user's own, leave it."""
     found = list(usual)
-    for path in [path for pattern in SOURCES for path in site.glob(pattern) if path != DROP_IN]:
+    patterns, mine = list(SOURCES), DROP_IN
+    if site.home:
+        patterns += [f"{site.home}/{path}" for path in OWN]
+        mine = f"{site.home}/{OWN_DROP_IN}"
+    for path in [path for pattern in patterns for path in site.glob(pattern) if path != mine]:
         with At(path):
             given = toml(site.read(path)).get("engine", {}).get(key)
             if given is None:

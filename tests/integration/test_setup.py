@@ -157,3 +157,42 @@ def test_podman_finds_the_runtime_beside_its_own(workdir):
     assert done.code == 0, done
     done = engines.call([*podman, "rm", done.out.strip()])
     assert done.code == 0, done
+
+
+def test_a_user_without_rights_sets_up_his_own_engines(workdir, public_runtime):
+    if reason := engines.missing("podman", "conmon", "setpriv"):
+        pytest.skip(reason)
+    uid = 41003
+    home = f"{workdir}/home"
+    os.mkdir(home)
+    os.chown(home, uid, uid)
+    env = {"PATH": f"{os.path.dirname(public_runtime)}:/usr/bin:/bin", "HOME": home}
+
+    def user(*argv):
+        who = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "env", "-C", home]
+        return engines.call([*who, *argv], env=env)
+
+    assert user("ocirt", "setup", "podman").code == 0
+    assert user("ocirt", "setup", "docker").code == 0
+    assert json.loads(read(f"{home}/.config/docker/daemon.json"))["runtimes"]["hpc"]["path"] == (
+        public_runtime
+    )
+    listed = json.loads(user("ocirt", "doctor", "--format", "json").out)
+    rows = {row["name"]: row["value"] for row in listed if row["area"] == "engines"}
+    assert f"hpc ({public_runtime})" in rows["podman"]
+    done = user("ocirt", "setup", "slurm", "--slurm-22")
+    assert done.code == 1
+    assert "/etc/slurm/oci.conf: permission denied" in done.err
+    # Podman starts as root of a user namespace, which asks for more than this test: it is shown
+    # the user's files as root's.
+    podman = ["podman", "--root", f"{workdir}/root", "--runroot", f"{workdir}/run",
+              "--storage-driver", "vfs", "--runtime", "hpc", "info", "--format"]  # fmt: skip
+    shape = "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}"
+    root = {**env, "XDG_CONFIG_HOME": f"{home}/.config", "_CONTAINERS_USERNS_CONFIGURED": "done",
+            "_CONTAINERS_ROOTLESS_UID": str(uid)}  # fmt: skip
+    done = engines.call(["unshare", "--mount", *podman, shape], env=root)
+    assert (done.code, done.out.split()) == (0, ["hpc", public_runtime]), done
+    assert user("ocirt", "setup", "podman", "--undo").code == 0
+    assert user("ocirt", "setup", "docker", "--undo").code == 0
+    for place in ("docker", "containers/containers.conf.d"):
+        assert os.listdir(f"{home}/.config/{place}") == []

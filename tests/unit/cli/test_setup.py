@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from ocirt import cli, engines
 from ocirt.engines import containerd, daemon_json
-from ocirt.engines.site import Site
+from ocirt.engines.site import Site, Wish
+from ocirt.errors import Error
 
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 DAEMON = "etc/docker/daemon.json"
 CONTAINERD = "etc/containerd/config.toml"
 PODMAN = "etc/containers/containers.conf.d/ocirt.conf"
@@ -127,6 +132,38 @@ def test_a_file_that_cannot_be_written_is_named(setup, tmp_path):
     assert code == 1
     assert f'msg="/{DAEMON}: file exists"' in err
     assert tree(tmp_path) == before
+
+
+def test_what_somebody_wrote_meanwhile_is_not_overwritten(setup, tmp_path):
+    put(tmp_path, DAEMON, '{"debug": true}')
+    site = Site(str(tmp_path))
+    with pytest.raises(Error, match="was changed meanwhile: try again"):
+        engines.carry_out(f"/{DAEMON}", "", "{}", site)
+    with pytest.raises(Error, match="was changed meanwhile"):
+        engines.carry_out(f"/{DAEMON}", '{"debug": false}', "", site)
+    assert (tmp_path / DAEMON).read_text() == '{"debug": true}'
+
+
+def test_setups_at_the_same_time_lose_nothing(tmp_path):
+    names = [f"n{number}" for number in range(6)]
+    line = [sys.executable, "-m", "ocirt", "setup", "docker", "--root", tmp_path, "--path", OURS]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    calls = [subprocess.Popen([*line, "--name", name], cwd=ROOT, **silent) for name in names]
+    done = {name for name, call in zip(names, calls, strict=True) if call.wait(60) == 0}
+    assert done
+    assert set(json.loads((tmp_path / DAEMON).read_text())["runtimes"]) == done
+    assert os.listdir(tmp_path / "etc/docker") == ["daemon.json"]
+
+
+def test_a_link_to_the_file_stays_a_link(setup, tmp_path):
+    real = put(tmp_path, "srv/daemon.json", '{"debug": true}')
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    (tmp_path / DAEMON).symlink_to("../../srv/daemon.json")
+    assert setup("docker")[0] == 0
+    assert (tmp_path / DAEMON).is_symlink()
+    assert "hpc" in real.read_text()
+    assert setup("docker", "--undo")[0] == 0
+    assert real.read_text() == '{"debug": true}'
 
 
 def test_a_link_out_of_the_root_is_refused(setup, tmp_path):
@@ -376,6 +413,24 @@ def test_crios_drop_in_has_what_crio_reads(setup, tmp_path):
     assert document["crio"]["runtime"]["runtimes"] == {
         "hpc": {"runtime_path": OURS, "runtime_type": "oci", "runtime_root": "/run/ocirt"}
     }
+
+
+def test_a_users_lists_repeat_his_own(tmp_path):
+    home = tmp_path / "home/.config"
+    put(tmp_path, "etc/containers/containers.conf",
+        '[engine]\nruntime_supports_json = ["machine"]\n')  # fmt: skip
+    put(home, "containers/containers.conf", '[engine]\nruntime_supports_json = ["own"]\n')
+    put(home, "containers/containers.conf.d/b.conf",
+        '[engine]\nruntime_supports_nocgroup = ["c"]\n')  # fmt: skip
+    site = Site(str(tmp_path), "/home/.config")
+    ((path, _, text),) = engines.changes("podman", Wish("hpc", OURS), site, undo=False)
+    assert path == "/home/.config/containers/containers.conf.d/ocirt.conf"
+    engine = tomllib.loads(text)["engine"]
+    assert engine["runtime_supports_json"] == ["own", "hpc", "ocirt"]
+    assert engine["runtime_supports_nocgroup"] == ["c", "hpc", "ocirt"]
+    engines.carry_out(path, "", text, site)
+    ((_, old, new),) = engines.changes("podman", Wish("hpc", OURS), site, undo=False)
+    assert old == new == text
 
 
 def test_a_malformed_file_of_podman_is_named(setup, tmp_path):
