@@ -129,12 +129,24 @@ def kill(container: Container, number: int, everyone: bool) -> None:
     alive = container.alive()
     if not alive and not everyone:
         raise NotRunning
-    if (everyone or not container.record["own_pid_namespace"]) and manager:
-        manager.kill(number)
+    if everyone or not container.record["own_pid_namespace"]:
+        _signal_all(container, manager, number)
     elif alive:
         signal_init(container, number)
     if number == 9 and manager and manager.version == 1 and manager.frozen():
         manager.thaw()  # on v1 even SIGKILL waits for the thaw
+
+
+def _signal_all(container: Container, manager: Manager | None, number: int) -> None:
+    """Send a signal to every process that `processes` counts."""
+    if manager and manager.directories():
+        manager.kill(number)
+        return
+    for pid in processes(container):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
 
 
 def _manager(container: Container) -> Manager | None:
@@ -256,6 +268,9 @@ def destroy(container: Container) -> list[HookError]:
     """End what still runs, remove cgroup and record; return what the poststop hooks complain of."""
     manager = _manager(container)
     if container.alive():
+        if not container.record["own_pid_namespace"]:
+            # While the init lives, those who are told by descent from it still can be.
+            _signal_all(container, manager, 9)
         _end(container, manager)
     if manager:
         if not container.record["own_pid_namespace"] or manager.pids():

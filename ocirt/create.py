@@ -221,8 +221,13 @@ class Draft:
     def warnings(self) -> list[str]:
         """Word what the config asks for and will not get, though that is no reason to refuse it."""
         found = identity.warnings(self.config, self.context.host)
+        resources = self.linux.get("resources") or {}
+        if self.manager is None and any(
+            value for name, value in resources.items() if name != "devices"
+        ):
+            found.append("linux.resources: not put into force, as there is to be no cgroup")
         if self.manager is not None:
-            for place in self.manager.ignored(self.linux.get("resources") or {}):
+            for place in self.manager.ignored(resources):
                 found.append(f"{place}: not supported by this kernel's cgroups, ignored")
         return found
 
