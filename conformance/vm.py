@@ -13,6 +13,10 @@ keeps its path and may be written.  Container engines want their data on /mnt.  
 programs read, such as Python's own library, is read ten times as fast as a --copy in memory;
 the copy lies in those overlays, so it can be had only of what is below them.
 
+With --systemd the command runs as a service of a systemd that is pid 1 of a pid namespace, with a
+message bus and, given --user UID, with that user's own systemd, as after a login.  It starts
+nothing else: what systems do at boot, such as emptying /tmp, is masked.
+
 Output is passed on as it comes, the exit status is that of the command, 124 after
 --timeout, 125 when the machine did not come up, 3 when something is not installed.  It
 installs nothing itself.  One boot costs 20 s on idle cores, several times that on busy
@@ -84,6 +88,69 @@ sync
 mv {share}/.vm/status.new {share}/.vm/status
 """
 
+# Becomes a systemd that can make scopes, and runs its arguments as a service of that.
+SYSTEMD = """\
+units=/run/systemd/system
+mkdir -p $units /run/systemd/user
+for wants in /lib/systemd/system/*.target.wants/*; do
+    ln -sf /dev/null $units/${{wants##*/}}
+done
+cat > $units/vm.target << 'END'
+[Unit]
+DefaultDependencies=no
+Wants=dbus.socket dbus.service
+END
+cat > $units/vm-dbus.socket << 'END'
+[Unit]
+DefaultDependencies=no
+[Socket]
+ListenStream=/run/dbus/system_bus_socket
+Service=dbus.service
+END
+rm -f $units/dbus.socket $units/dbus.service
+mv $units/vm-dbus.socket $units/dbus.socket
+cat > $units/dbus.service << 'END'
+[Unit]
+DefaultDependencies=no
+Requires=dbus.socket
+[Service]
+Type=notify
+ExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile --systemd-activation
+END
+cat > $units/user@.service << 'END'
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=notify
+User=%i
+Slice=user-%i.slice
+Delegate=pids memory cpu cpuset io
+Environment=HOME=/run/user/%i XDG_RUNTIME_DIR=/run/user/%i
+ExecStartPre=+install -d -m 0700 -o %i /run/user/%i
+ExecStart=/lib/systemd/systemd --user --unit=vm.target
+KillMode=mixed
+END
+sed s/^Wants.*// $units/vm.target > /run/systemd/user/vm.target
+env -i container=vm PATH=$PATH unshare -fp --mount-proc -m --propagation private \
+    /lib/systemd/systemd --system --unit=vm.target --log-target=console --show-status=no \
+    > {log} 2>&1 < /dev/null &
+for try in $(seq 60); do
+    sleep 1
+    read -r one rest < /proc/$!/task/$!/children || continue
+    enter="nsenter -t $one -p -m"
+    $enter systemctl is-active --quiet vm.target dbus.service 2> /dev/null && break
+done
+for user in {users}; do
+    $enter systemctl start user@$user.service
+done
+set -- -- "$@"
+for name in $(compgen -e); do
+    set -- --setenv=$name "$@"
+done
+exec $enter systemd-run --pipe --wait --quiet --collect -p DefaultDependencies=no \
+    -p Delegate=yes --working-directory="$PWD" "$@"
+"""
+
 
 def kernels() -> list[Path]:
     """Return the kernels that have their modules here, newest last."""
@@ -116,6 +183,12 @@ def boot(options: argparse.Namespace, share: Path) -> int:
     out = private / "out"
     out.write_text("")
     copied = copy(private / "copy.tar", options.copy) if options.copy else ""
+    command = options.command
+    if options.systemd:
+        lab = private / "systemd"
+        users = "" if options.user is None else options.user
+        lab.write_text(SYSTEMD.format(log=shlex.quote(str(private / "journal")), users=users))
+        command = ["bash", str(lab), *command]
     script = private / "script"
     script.write_text(
         SCRIPT.format(
@@ -125,7 +198,7 @@ def boot(options: argparse.Namespace, share: Path) -> int:
             copy=copied,
             setup=RDMA if options.rdma else "",
             cwd=shlex.quote(options.cwd),
-            command=shlex.join(options.command),
+            command=shlex.join(command),
         )
     )
     argv = [
@@ -246,6 +319,8 @@ def main() -> int:
     parser.add_argument("--rdma", action="store_true", help="make a soft-RoCE device")
     parser.add_argument("--copy", action="append", default=[], type=Path, metavar="PATH",
                         help="read it from memory, inside")  # fmt: skip
+    parser.add_argument("--systemd", action="store_true", help="run CMD as a service of a systemd")
+    parser.add_argument("--user", type=int, metavar="UID", help="with --systemd: UID has his, too")
     parser.add_argument("--cwd", default=os.getcwd(), metavar="DIR")
     parser.add_argument("--path", default=os.environ.get("PATH", os.defpath), help="PATH inside")
     parser.add_argument(

@@ -185,6 +185,7 @@ class Draft:
             self.wish.container_id,
             rootless=self.wish.rootless,
             driver=self.wish.cgroup_driver,
+            annotations=self.config.get("annotations"),
         )
 
     def _resctrl(self) -> resctrl.Group | None:
@@ -306,7 +307,8 @@ def _make(draft: Draft, undo: Undo) -> Made:
     undo.add(init.kill)
     init.spawn()  # it starts up while the cgroup is made
     if manager:
-        manager.create(draft.linux.get("resources") or {})
+        manager.create(draft.linux.get("resources") or {}, init.stage0)
+        record["cgroup"] = manager.record()  # systemd has the last word on where it is
         undo.add(manager.undo)
         manager.delegate(config)
         undo.add(manager.kill, 9)
@@ -329,6 +331,8 @@ def _make(draft: Draft, undo: Undo) -> Made:
         from ocirt import usermap
 
         usermap.check(init.pid, draft.linux)
+    if manager:
+        manager.settle()
 
     inside = []
     for word, path in draft.context.attach_files:

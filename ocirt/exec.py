@@ -8,7 +8,7 @@ can be refused is refused before a process is made.
 from __future__ import annotations
 
 import os
-from errno import EBUSY
+from errno import EACCES, EBUSY
 
 from ocirt import cgroup as groups
 from ocirt import checks, handover, jsonio, plan, shape, state
@@ -351,18 +351,24 @@ def _clone(draft: Draft, undo: Undo, fds: list[int]) -> Init:
     """Make the process, in its namespaces and, on v2, in its cgroup.
 
     A cgroup that hands controllers down may hold no process itself (EBUSY).  Then an init such as
-    systemd has made cgroups below it, and the new process goes where that init went.
+    systemd has made cgroups below it, and the new process goes where that init went.  Users may
+    not take a process from one session to another (EACCES); their systemd may.
     """
     try:
         return _attempt(draft, undo, fds, draft.directory)
     except KernelError as error:
+        if error.errno == EACCES and draft.manager and draft.manager.driver == "systemd":
+            return _attempt(draft, undo, fds, draft.directory, draft.manager)
         other = draft.own_cgroup() if error.errno == EBUSY else None
         if other is None or other == draft.directory:
             raise
         return _attempt(draft, undo, fds, other)
 
 
-def _attempt(draft: Draft, undo: Undo, fds: list[int], directory: str | None) -> Init:
+def _attempt(
+    draft: Draft, undo: Undo, fds: list[int], directory: str | None, usher: Manager | None = None
+) -> Init:
+    """Make the process in `directory`; usher: who takes there the one that makes it."""
     late = draft.context.cgroup_late
     outside = [
         (f"ns.{kind}", fd) for kind, fd in draft.spaces.items() if kind != "cgroup" or not late
@@ -372,6 +378,8 @@ def _attempt(draft: Draft, undo: Undo, fds: list[int], directory: str | None) ->
     init = Init(draft.plan, {})
     undo.add(init.kill)
     init.spawn()
+    if usher:
+        usher.attach(init.stage0)
     init.send_outside(outside)
     try:
         init.cloned()

@@ -84,6 +84,11 @@ class Init:
         self._stage0 = 0
         self._socket: socket | None = None
 
+    @property
+    def stage0(self) -> int:
+        """The pid of the process that waits for part 1 and then makes the init; 0 afterwards."""
+        return self._stage0
+
     def spawn(self) -> None:
         """Start stage 0 with our stdin, stdout and stderr; it waits for part 1."""
         self._socket, theirs = socketpair()

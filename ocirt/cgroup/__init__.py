@@ -9,6 +9,9 @@ nothing; `Manager.create` does.  Later verbs come back with `from_record`.
     layout.py         what is mounted where                   reads /proc
     files.py          read, write, list, remove
     fs.py             the manager; fs_v1.py, fs_v2.py: what is special about each
+    systemd.py        the same with a systemd that makes the cgroup: systemd_unit.py, its name;
+                      systemd_props.py, its properties (both pure); systemd_bus.py, how to ask;
+                      dbus.py, gvariant.py, in what language
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     from ocirt.cgroup.fs import Manager
 
-DRIVERS = ("fs",)  # who makes cgroups; `ocirt features` tells callers
+DRIVERS = ("fs", "systemd")  # who makes cgroups; `ocirt features` tells callers
 
 
 def open_manager(
@@ -32,11 +35,21 @@ def open_manager(
     root: str = "/sys/fs/cgroup",
     proc: str = "/proc/self",
     driver: str = "fs",
+    annotations: dict[str, str] | None = None,
 ) -> Manager:
-    """Return the manager for linux.cgroupsPath ("" for none), on whatever this machine mounts."""
+    """Return the manager for linux.cgroupsPath ("" for none), on whatever this machine mounts.
+
+    annotations: the config's, of which driver `systemd` heeds some.
+    """
     if driver not in DRIVERS:
         raise ConfigError(f"there is no cgroup driver {driver!r}")
-    # Late, so that only the version in use is loaded.
+    # Late, so that only what is in use is loaded.
+    if driver == "systemd":
+        from ocirt.cgroup import systemd
+
+        return systemd.open_manager(
+            cgroups_path, container_id, annotations or {}, rootless=rootless, root=root, proc=proc
+        )
     from ocirt.cgroup import layout
 
     if layout.unified(root):
@@ -51,6 +64,10 @@ def open_manager(
 def from_record(record: dict[str, Any]) -> Manager:
     """Return the manager that `Manager.record` described."""
     try:
+        if record["driver"] == "systemd":
+            from ocirt.cgroup import systemd
+
+            return systemd.from_record(record)
         if record["version"] == 2:
             from ocirt.cgroup.fs_v2 import V2
 

@@ -1,4 +1,4 @@
-"""The cgroup manager of one container, driver `fs`: what v1 and v2 have in common.
+"""The cgroup manager of one container: what v1 and v2, and the drivers, have in common.
 
 A manager owns directories, "its own": it makes them and whatever parents are missing, and
 removes them alone.  Nothing else in the tree is changed, apart from what each version says in
@@ -84,12 +84,22 @@ class Manager:
         """Return (file, value, place in config.json) of all that `create` would write.  Pure."""
         raise NotImplementedError
 
-    def create(self, resources: dict[str, Any]) -> None:
-        """Make the cgroup and put `resources` into force, or leave nothing behind."""
+    def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
+        """Make the cgroup and put `resources` into force, or leave nothing behind.
+
+        waiting: the pid of the process that is to make the init; it may be put in there.
+        """
         raise NotImplementedError
 
     def delegate(self, config: dict[str, Any]) -> None:
         """Give the cgroup to the container's user, where a config asks for that; v1 cannot."""
+
+    def settle(self) -> None:
+        """Do what had to wait until the init is there and the process that made it has gone."""
+
+    def attach(self, pid: int) -> None:
+        """Put in a process that may not go in by itself; an Error where nobody can do that."""
+        raise KernelError(EACCES, "cgroup")
 
     def freeze_file(self) -> str | None:
         """Return the file that starts with "1" while this very cgroup is told to freeze."""

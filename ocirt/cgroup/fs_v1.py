@@ -20,7 +20,7 @@ from ocirt.errors import At, ConfigError, KernelError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Self
 
     from ocirt.cgroup.fields import Write
 
@@ -39,6 +39,10 @@ class V1(fs.Manager):
         self, places: list[layout.Place], unified: str | None, *, rootless: bool = False
     ) -> None:
         super().__init__(rootless=rootless)
+        self.settle_in(places, unified)
+
+    def settle_in(self, places: list[layout.Place], unified: str | None) -> None:
+        """Take other directories for the container's own."""
         self.places = places
         self.unified = unified  # in a hybrid, the directory in its v2 tree
         self.paths = {name: directory for names, directory in places for name in names.split(",")}
@@ -46,7 +50,7 @@ class V1(fs.Manager):
     @classmethod
     def open(
         cls, cgroups_path: str, container_id: str, *, rootless: bool, root: str, proc: str
-    ) -> V1:
+    ) -> Self:
         """Find the container's places; nothing is made yet."""
         places, unified = layout.v1_directories(cgroups_path, container_id, root, proc)
         if rootless and not cgroups_path:
@@ -69,7 +73,7 @@ class V1(fs.Manager):
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> V1:
+    def from_record(cls, record: dict[str, Any]) -> Self:
         places = [(names, directory) for names, directory in record["places"]]
         return cls(places, record["unified"], rootless=record["rootless"])
 
@@ -121,7 +125,7 @@ class V1(fs.Manager):
         # An unprivileged caller may not write device rules, and could not mknod either.
         return rows if self.rootless else v1.device_writes(resources) + rows
 
-    def create(self, resources: dict[str, Any]) -> None:
+    def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
         """Make the directories and put `resources` into force, or leave nothing behind."""
         rows = self.writes(resources)
         if not self.rootless:

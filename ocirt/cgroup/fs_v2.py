@@ -18,7 +18,7 @@ from ocirt.errors import At, ConfigError, KernelError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Self
 
     from ocirt.cgroup.fields import Write
 
@@ -56,7 +56,7 @@ class V2(fs.Manager):
     @classmethod
     def open(
         cls, cgroups_path: str, container_id: str, *, rootless: bool, root: str, proc: str
-    ) -> V2:
+    ) -> Self:
         """Find the container's place; nothing is made yet."""
         directory: str | None = layout.v2_directory(cgroups_path, container_id, root, proc)
         if rootless and not cgroups_path and not os.access(dirname(str(directory)), os.W_OK):
@@ -73,7 +73,7 @@ class V2(fs.Manager):
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> V2:
+    def from_record(cls, record: dict[str, Any]) -> Self:
         return cls(record["directory"], rootless=record["rootless"], root=record["root"])
 
     # --- where things are
@@ -121,7 +121,7 @@ class V2(fs.Manager):
     def writes(self, resources: dict[str, Any]) -> list[Write]:
         return v2.writes(resources)
 
-    def create(self, resources: dict[str, Any]) -> None:
+    def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
         """Make the directory and put `resources` into force, or leave nothing behind."""
         rows = self.writes(resources)
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from ocirt import cgroup, checks, cli, handover, hookfiles, jsonio, shape, version
-from ocirt.cgroup import v1
+from ocirt.cgroup import systemd_unit, v1
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import ConfigError
 from ocirt.plan import identity, mountopts, namespaces
@@ -35,6 +35,7 @@ UNSAFE_ANNOTATIONS: tuple[str, ...] = (
     identity.KEEP_GROUPS,
     *hookfiles.ANNOTATIONS,
     handover.PIDFD_RECEIVER,
+    systemd_unit.ANNOTATION,
 )
 
 

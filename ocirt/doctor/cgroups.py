@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def drivers(machine: Machine) -> Iterator[Finding]:
     """Who can make them."""
-    yield "drivers", INFO, "fs", ""
+    own = "/run" if machine.uid == 0 else f"/run/user/{machine.uid}"
+    found = "fs systemd" if machine.host.exists(f"{own}/systemd/private") else "fs"
+    yield "drivers", INFO, found, ""
 
 
 def hierarchies(machine: Machine) -> Iterator[Finding]:

@@ -78,6 +78,20 @@ def in_user_namespace() -> bool:
         return False
 
 
+def owner() -> int:
+    """Return our effective user id as the namespace around ours knows it."""
+    uid = os.geteuid()
+    try:
+        with open("/proc/self/uid_map", "rb", buffering=0) as file:
+            rows = [[int(word) for word in row.split()] for row in file.read().splitlines()]
+    except OSError:
+        return uid
+    for inside, outside, count in rows:
+        if inside <= uid < inside + count:
+            return outside + uid - inside
+    return uid
+
+
 def unescape(field: str) -> str:
     r"""Undo the octal escapes of mountinfo: `\040` is a space."""
     first, *rest = field.split("\\")

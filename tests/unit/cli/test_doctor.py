@@ -154,6 +154,12 @@ def test_a_users_delegated_cgroup_is_found_above(machine, monkeypatch):
     assert "Delegate=" in advice
 
 
+@pytest.mark.parametrize(("uid", "found"), [(0, "fs systemd"), (1000, "fs systemd"), (7, "fs")])
+def test_a_systemd_that_runs_is_a_driver(machine, uid, found):
+    sockets = {"run__systemd__private": "", "run__user__1000__systemd__private": ""}
+    assert rows(machine(uid, **sockets))["cgroups", "drivers"] == ("info", found, "")
+
+
 def test_version_1_gives_users_nothing(machine):
     v1 = {
         "sys/fs/cgroup/cgroup.controllers": None,

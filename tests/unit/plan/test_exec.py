@@ -424,22 +424,29 @@ class Attempts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: set[str], number: int = 16) -> None:
         self.tried: list[str | None] = []
 
-        def attempt(draft: Any, undo: Any, fds: Any, directory: str | None) -> Any:
+        def attempt(
+            draft: Any, undo: Any, fds: Any, directory: str | None, usher: Any = None
+        ) -> Any:
             self.tried.append(directory)
-            if directory in busy:
+            if directory in busy and not usher:
                 raise KernelError(number, "the process")
             return "made"
 
         monkeypatch.setattr(entry, "_attempt", attempt)
 
-    def clone(self, own: str | None) -> Any:
+    def clone(self, own: str | None, driver: str = "fs") -> Any:
+        class Manager:
+            pass
+
         class Draft:
             directory = "/g/c"
+            manager: Any = Manager()
 
             def own_cgroup(self) -> str | None:
                 return own
 
         draft: Any = Draft()
+        draft.manager.driver = driver
         return entry._clone(draft, Undo(), [])
 
 
@@ -462,6 +469,12 @@ def test_another_refusal_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(KernelError, match="permission denied"):
         attempts.clone("/g/c/init.scope")
     assert attempts.tried == ["/g/c"]
+
+
+def test_where_a_user_may_not_go_his_systemd_takes_him(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(monkeypatch, {"/g/c"}, number=13)
+    assert attempts.clone(None, driver="systemd") == "made"
+    assert attempts.tried == ["/g/c", "/g/c"]
 
 
 # --- /proc
