@@ -52,6 +52,7 @@ REQUESTS = (
 )
 
 
+VOLUMES = "/var/run/nvidia-container-devices/"  # mounts below it can ask as well
 SITE = "/etc/ocirt"  # where a site may name variables of its own
 
 
@@ -131,7 +132,7 @@ class Draft:
     def _edits(self) -> Applied | None:
         """Return what the requested devices add, as any part of the config to be checked."""
         wish, env = self.wish, (self.config.get("process") or {}).get("env") or ()
-        annotations = self.config.get("annotations") or ()
+        annotations, mounts = self.config.get("annotations") or (), self.config.get("mounts") or ()
         # The stage costs a plain container these few looks, and not one import.
         if not (
             wish.devices
@@ -139,6 +140,7 @@ class Draft:
             or (wish.cdi_annotations and annotations)
             or any(item.startswith(REQUESTS) for item in env)
             or any(key.startswith("ocirt.hpc/") for key in annotations)
+            or any(mount["destination"].startswith(VOLUMES) for mount in mounts)
             or (os.path.exists(SITE) and _mentioned(env))
         ):
             return None

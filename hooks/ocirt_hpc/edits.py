@@ -9,7 +9,8 @@ an engine put it there, is replaced and never doubled.  Every edit keeps its ori
 CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of merging are those of
 the reference implementation, which engines use.  What CDI has no word for, the stage's own edits
 say in words of their own: `envDefault` and `envAppend` leave what is set already, `rlimits`, and
-`dropHooks`, programs of prestart hooks whose work is done by other edits.
+`dropHooks` and `dropMounts`, programs of prestart hooks and beginnings of destinations that other
+edits have taken the place of.
 """
 
 from __future__ import annotations
@@ -380,6 +381,13 @@ def _drop_hooks(draft: _Draft, edits: list[Edit]) -> None:
     hooks[:] = [hook for hook in hooks if os.path.basename(hook["path"]) not in names]
 
 
+def _drop_mounts(draft: _Draft, edits: list[Edit]) -> None:
+    starts = tuple(start for _, start in edits)
+    if any(mount["destination"].startswith(starts) for mount in draft.config.get("mounts") or ()):
+        mounts = draft.part("mounts", [])
+        mounts[:] = [mount for mount in mounts if not mount["destination"].startswith(starts)]
+
+
 def _same_hook(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one["path"] == other["path"] and (one.get("args") or []) == (other.get("args") or [])
 
@@ -412,6 +420,7 @@ KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
     "rlimits": _rlimits,
     "deviceNodes": _device_nodes,
     "netDevices": _net_devices,
+    "dropMounts": _drop_mounts,
     "mounts": _mounts,
     "dropHooks": _drop_hooks,
     "hooks": _hooks,

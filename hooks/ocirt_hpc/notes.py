@@ -19,6 +19,7 @@ RULES = (
     ("--device",     "the command line is the caller's"),
     ("annotations.", "annotations are the caller's"),
     ("process.env",  "policy.env-requests"),
+    ("mounts",       "accept-nvidia-visible-devices-as-volume-mounts"),
     ("rdma.",        "a setting of the site"),
 )  # fmt: skip
 OTHER = "policy.cdi-annotations"
@@ -49,6 +50,8 @@ class Notes:
         for origin, section in sections:
             rule = self.rules.get(origin, RULES[0][1])
             for kind, items in section.items():
+                if kind == "dropMounts":
+                    continue  # they were a way to ask, and nothing more
                 if kind == "dropHooks":
                     items = [name for name in items if name in there]
                 for item in items if isinstance(items, list) else [items]:

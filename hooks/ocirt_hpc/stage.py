@@ -54,11 +54,13 @@ class _Stage:
         self.tree = Tree(caller.place)
         self.notes = Notes()
         self.env_requests: bool = self.site["policy", "env-requests"]
+        self.native: list[str] = []  # names of CDI devices that need no CDI file
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
 
     def cdi(self) -> list[Section]:
         """Devices that a CDI file describes."""
         names = request.by_option(self.caller.devices)
+        names = [name for name in names if name not in self.native]
         more: list[str] = []
         if self.caller.annotations or self.site["policy", "cdi-annotations"]:
             more = [name for name in request.by_annotations(self.config) if name not in names]
@@ -76,9 +78,16 @@ class _Stage:
 
     def nvidia(self) -> list[Section]:
         """NVIDIA's GPUs."""
+        from ocirt_hpc.nvidia import policy
         from ocirt_hpc.nvidia import request as nvidia
 
-        asked = nvidia.find(self.config, self.notes, env_requests=self.env_requests)
+        asked = nvidia.find(
+            self.config,
+            self.notes,
+            policy.load(self.host),
+            env_requests=self.env_requests,
+            devices=self.native,
+        )
         if asked is None:
             return []
         from ocirt_hpc.nvidia import stage
@@ -141,12 +150,24 @@ class _Stage:
         return sections
 
 
+def _native(caller: Caller) -> list[str]:
+    """Return the names that --device gave of a kind that is ours, and no CDI file's."""
+    from ocirt_hpc.nvidia.request import KINDS
+
+    ours = [name for name in caller.devices if name.partition("=")[0] in KINDS]
+    if not ours:
+        return []
+    described = {file.kind for file in cdi.read(caller.directories or cdi.DIRECTORIES)}
+    return [name for name in ours if name.partition("=")[0] not in described]
+
+
 def run(config: dict[str, Any], caller: Caller) -> Applied | None:
     """Return the config with the edits of what is asked for; None when that comes to nothing.
 
     The order decides where two edits meet: a later one replaces an earlier one's.
     """
     stage = _Stage(config, caller)
+    stage.native = _native(caller)
     sections = stage.cdi()
     if stage.site["stage", "enabled"]:
         sections += stage.nvidia()

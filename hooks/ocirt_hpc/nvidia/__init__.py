@@ -2,6 +2,7 @@
 
 driver.py    what the loaded driver and its GPUs say in procfs and sysfs
 request.py   who asks, and for what
+policy.py    what the site has told NVIDIA's toolkit
 choice.py    which GPUs and MIG devices a list of names means
 allocation.py  which of them belong to the batch job that we run in
 require.py   what the image demands of driver and GPUs

@@ -1,6 +1,8 @@
 """Who asks for NVIDIA's GPUs, and for what: an annotation, or variables of engines and images.
 
-    ocirt.hpc/gpus              (annotation) which GPUs; decides before the environment
+    --device nvidia.com/gpu=0   where no CDI file has that kind
+    ocirt.hpc/gpus              (annotation) which GPUs
+    mounts below VOLUMES        which GPUs, where NVIDIA's config.toml says so
     NVIDIA_VISIBLE_DEVICES      which GPUs: names of choice.py, all, none; empty or void: nothing
     NVIDIA_DRIVER_CAPABILITIES  which files of the driver
     NVIDIA_REQUIRE_*            what the image demands (require.py)
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from ocirt.errors import ConfigError
 from ocirt_hpc.nvidia import require
+from ocirt_hpc.nvidia.policy import FILE, privileged
 from ocirt_hpc.request import GPUS, NO_ENV, Asked, annotation, split, variables
 
 TYPE_CHECKING = False
@@ -23,10 +26,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.notes import Notes
+    from ocirt_hpc.nvidia.policy import Policy
 
 DEVICES = "NVIDIA_VISIBLE_DEVICES"
 CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
 DEFAULT_CAPABILITIES = ("utility", "compute")
+
+# Names of a CDI kind that need no CDI file.
+KIND = "nvidia.com/gpu"
+KINDS = (KIND, f"runtime.{KIND}")
+
+VOLUMES = "/var/run/nvidia-container-devices/"
 
 HOOKS = ("nvidia-container-runtime-hook", "nvidia-container-toolkit")
 
@@ -45,7 +55,7 @@ class Request:
         self.requirements: dict[str, str] = {}
         self.compat = True
 
-    def limit(self, allowed: list[str]) -> None:
+    def limit(self, allowed: list[str], where: str = "nvidia.capabilities in hpc.toml") -> None:
         """Refuse a capability that the site does not allow; `all` means those that it does."""
         if "all" in allowed:
             return
@@ -55,41 +65,80 @@ class Request:
             if word not in allowed:
                 raise ConfigError(
                     f"process.env: {CAPABILITIES}",
-                    f'the site does not allow "{word}" (nvidia.capabilities in hpc.toml)',
+                    f'the site does not allow "{word}" ({where})',
                 )
 
 
-def find(config: dict[str, Any], notes: Notes, *, env_requests: bool = True) -> Request | None:
-    """Return what an annotation or the environment asks for, or None.
+def find(
+    config: dict[str, Any],
+    notes: Notes,
+    policy: Policy,
+    *,
+    env_requests: bool = True,
+    devices: list[str] | None = None,
+) -> Request | None:
+    """Return what is asked for, or None; the first source that says anything decides.
 
-    An image from before NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.
-    env_requests: whether the environment counts; what it says of capabilities always does.
+    devices: names that --device gave.  env_requests: whether the environment counts; what it says
+    of capabilities always does.  An image from before NVIDIA_VISIBLE_DEVICES, which has
+    CUDA_VERSION alone, asks for all.
     """
     env = variables(config)
-    value = env.get(DEVICES)
+    asked = Asked(",".join(devices), f"--device {KIND}", "--device") if devices else None
+    asked = asked or annotation(config, GPUS) or (volumes(config) if policy.volumes else None)
+    value = _value(env, policy.swarm)
     legacy = value is None and "CUDA_VERSION" in env and "NVIDIA_REQUIRE_CUDA" not in env
-    asked = annotation(config, GPUS)
     if asked is None:
         if legacy:
             asked = Asked("all", "CUDA_VERSION", "process.env: CUDA_VERSION")
-        elif value in (None, "", "void"):
+        elif value is None or value[1] in ("", "void"):
             return None
         else:
-            asked = Asked(str(value), f"{DEVICES}={value}", f"process.env: {DEVICES}={value}")
+            asked = Asked(value[1], f"{value[0]}={value[1]}", f"process.env: {value[0]}={value[1]}")
         if not env_requests:
             notes.leave_out(asked.origin, NO_ENV)
             return None
+        if not policy.env and not privileged(config):
+            notes.leave_out(asked.origin, f"{FILE} lets no variable ask for GPUs")
+            return None
+    asked.names = [unqualified(name) for name in asked.names]
     request = Request(asked)
     words = env.get(CAPABILITIES, "")
     if words:
         request.capabilities = split(words)
     elif legacy:
         request.capabilities = ["all"]
+    if policy.capabilities:
+        request.limit(split(policy.capabilities), f"supported-driver-capabilities in {FILE}")
     request.channels = [name for name in env.get("NVIDIA_IMEX_CHANNELS", "").split(",") if name]
-    if env.get("NVIDIA_DISABLE_REQUIRE", "").lower() not in ("1", "true"):
+    if env.get("NVIDIA_DISABLE_REQUIRE", "").lower() not in ("1", "true") and not policy.no_require:
         request.requirements = {
             name: text for name, text in env.items() if name.startswith(require.PREFIX)
         }
         if legacy:
             request.requirements["NVIDIA_REQUIRE_CUDA"] = require.legacy(env["CUDA_VERSION"])
     return request
+
+
+def _value(env: dict[str, str], swarm: str) -> tuple[str, str] | None:
+    """Return the variable that names devices, and its value; Swarm's come first, all of them."""
+    names = [name for name in split(swarm) if env.get(name)]
+    if names:
+        return ",".join(names), ",".join(env[name] for name in names)
+    return (DEVICES, env[DEVICES]) if DEVICES in env else None
+
+
+def unqualified(name: str) -> str:
+    """Return the device of a qualified name of ours (nvidia.com/gpu=0); others as they are."""
+    kind, equals, device = name.partition("=")
+    return device if equals and kind in KINDS else name
+
+
+def volumes(config: dict[str, Any]) -> Asked | None:
+    """Return the devices that mounts of /dev/null below VOLUMES name: Kubernetes' plugin does so."""
+    names = [
+        mount["destination"].removeprefix(VOLUMES).strip("/")
+        for mount in config.get("mounts") or ()
+        if mount["destination"].startswith(VOLUMES) and mount.get("source") == "/dev/null"
+    ]
+    return Asked(",".join(names), f"mounts below {VOLUMES}", "mounts") if names else None

@@ -9,7 +9,7 @@ from ocirt.errors import At, ConfigError
 from ocirt_hpc import ldcache, loader
 from ocirt_hpc.edits import node_edits
 from ocirt_hpc.nvidia import allocation, choice, compat, container, driver, files, require
-from ocirt_hpc.nvidia.request import HOOKS
+from ocirt_hpc.nvidia.request import HOOKS, VOLUMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def sections(
         mounts,
         overlay,
         way.edits,
-        {"dropHooks": list(HOOKS)},
+        {"dropHooks": list(HOOKS), "dropMounts": [VOLUMES]},
     ]
     if job is not None:
         # The job's numbers mean nothing where GPUs count from 0.

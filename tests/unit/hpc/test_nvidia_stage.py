@@ -8,8 +8,9 @@ import pytest
 from ocirt_hpc import edits, ldcache, loader
 from ocirt_hpc.image import Image
 from ocirt_hpc.notes import Notes
-from ocirt_hpc.nvidia import compat, container, driver, request, stage
+from ocirt_hpc.nvidia import compat, container, driver, policy, request, stage
 from ocirt_hpc.nvidia.choice import choose
+from ocirt_hpc.nvidia.policy import Policy
 from ocirt_hpc.tree import Tree
 
 from ocirt.errors import ConfigError, KernelError
@@ -36,7 +37,7 @@ def rootfs(tmp_path):
 
 
 def sections(machine, rootfs, *env):
-    asked = request.find(config(*env), Notes())
+    asked = request.find(config(*env), Notes(), Policy())
     tree = Tree("/state/hpc")
     with Image(str(rootfs)) as image:
         return stage.sections(asked, machine.host(), image, tree, Notes())[0], tree
@@ -60,32 +61,37 @@ def sections(machine, rootfs, *env):
     ],
 )
 def test_the_environment_asks(env, names):
-    asked = request.find(config(*env), Notes())
+    asked = request.find(config(*env), Notes(), Policy())
     assert (asked and asked.asked.names) == names
 
 
 def test_an_old_image_asks_for_everything_and_its_cuda():
-    asked = request.find(config("CUDA_VERSION=11.4.3"), Notes())
+    asked = request.find(config("CUDA_VERSION=11.4.3"), Notes(), Policy())
     assert (asked.capabilities, asked.asked.explicit) == (["all"], False)
     assert asked.requirements == {"NVIDIA_REQUIRE_CUDA": "cuda>=11.4"}
 
 
 def test_an_annotation_decides_before_the_environment():
     base = {**config("NVIDIA_VISIBLE_DEVICES=all"), "annotations": {"ocirt.hpc/gpus": "1"}}
-    asked = request.find(base, Notes(), env_requests=False)
+    asked = request.find(base, Notes(), Policy(), env_requests=False)
     assert (asked.asked.names, asked.asked.where) == (["1"], "annotations.ocirt.hpc/gpus")
-    assert request.find(config("NVIDIA_VISIBLE_DEVICES=all"), Notes(), env_requests=False) is None
+    assert (
+        request.find(config("NVIDIA_VISIBLE_DEVICES=all"), Notes(), Policy(), env_requests=False)
+        is None
+    )
 
 
 def test_requirements_can_be_disabled():
     env = ["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_REQUIRE_CUDA=cuda>=99"]
-    assert request.find(config(*env), Notes()).requirements
-    assert not request.find(config(*env, "NVIDIA_DISABLE_REQUIRE=true"), Notes()).requirements
+    assert request.find(config(*env), Notes(), Policy()).requirements
+    assert not request.find(
+        config(*env, "NVIDIA_DISABLE_REQUIRE=true"), Notes(), Policy()
+    ).requirements
 
 
 def test_the_site_limits_capabilities():
     asked = request.find(
-        config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=all"), Notes()
+        config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=all"), Notes(), Policy()
     )
     asked.limit(["compute", "utility"])
     assert asked.capabilities == ["compute", "utility"]
@@ -326,3 +332,78 @@ def test_a_compat_that_leads_outside_is_nothing(rootfs):
     (rootfs / "usr/local/cuda").symlink_to("/../../../../../usr/local/cuda")
     with Image(str(rootfs)) as image:
         assert compat.find(image, VERSION) == []
+
+
+# --- what the site has told NVIDIA's toolkit
+
+
+def toolkit(machine, text):
+    machine.write("/etc/nvidia-container-runtime/config.toml", text)
+    return policy.load(machine.host())
+
+
+ENV = "accept-nvidia-visible-devices-envvar-when-unprivileged = false\n"
+
+
+def test_only_privileged_containers_may_ask_by_variable(tmp_path):
+    told = toolkit(Machine(tmp_path), ENV + "[nvidia-container-cli]\nload-kmods = true\n")
+    base = config("NVIDIA_VISIBLE_DEVICES=0")
+    notes = Notes()
+    assert request.find(base, notes, told) is None
+    assert "lets no variable ask for GPUs" in notes.left_out[0][1]
+    base["annotations"] = {"ocirt.hpc/gpus": "1"}
+    assert request.find(base, Notes(), told).asked.names == ["1"]
+    del base["annotations"]
+    base["process"]["capabilities"] = {"bounding": ["CAP_SYS_ADMIN"]}
+    assert request.find(base, Notes(), told).asked.names == ["0"]
+
+
+def test_mounts_ask_where_the_toolkit_takes_them(tmp_path):
+    told = toolkit(Machine(tmp_path), "accept-nvidia-visible-devices-as-volume-mounts = true\n")
+    base = config("NVIDIA_VISIBLE_DEVICES=all")
+    place = "/var/run/nvidia-container-devices"
+    base["mounts"] = [
+        {"destination": f"{place}/GPU-1", "source": "/dev/null"},
+        {"destination": f"{place}/3", "source": "/dev/null"},
+        {"destination": f"{place}/no", "source": "/etc"},
+    ]
+    assert request.find(base, Notes(), told).asked.names == ["GPU-1", "3"]
+    assert request.find(base, Notes(), Policy()).asked.names == ["all"]
+
+
+def test_swarm_and_capabilities_and_requirements(tmp_path):
+    told = toolkit(
+        Machine(tmp_path),
+        'swarm-resource = "DOCKER_RESOURCE_GPU,DOCKER_RESOURCE_MIG"\n'
+        'supported-driver-capabilities = "compute,utility"\ndisable-require = true\n',
+    )
+    env = ["DOCKER_RESOURCE_GPU=GPU-1", "NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_REQUIRE_CUDA=cuda>99"]
+    found = request.find(config(*env, "NVIDIA_DRIVER_CAPABILITIES=all"), Notes(), told)
+    assert found.asked.names == ["GPU-1"]
+    assert (found.capabilities, found.requirements) == (["compute", "utility"], {})
+    with pytest.raises(ConfigError, match=r'"graphics" \(supported-driver-capabilities in /etc'):
+        request.find(config(*env, "NVIDIA_DRIVER_CAPABILITIES=graphics"), Notes(), told)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = ", "config.toml: "),
+        ("disable-require = 1\n", "disable-require: expected true or false"),
+    ],
+)
+def test_a_broken_config_of_the_toolkit_is_named(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=words):
+        toolkit(Machine(tmp_path), text)
+
+
+@pytest.mark.parametrize("value", ["nvidia.com/gpu=1", "runtime.nvidia.com/gpu=1", "1"])
+def test_names_of_cdi_need_no_cdi_file(value):
+    found = request.find(config(f"NVIDIA_VISIBLE_DEVICES={value}"), Notes(), Policy())
+    assert found.asked.names == ["1"]
+
+
+def test_the_command_line_decides_before_all(tmp_path):
+    base = {**config("NVIDIA_VISIBLE_DEVICES=all"), "annotations": {"ocirt.hpc/gpus": "1"}}
+    found = request.find(base, Notes(), Policy(), devices=["nvidia.com/gpu=0"])
+    assert (found.asked.names, found.asked.where) == (["0"], "--device")
