@@ -135,7 +135,7 @@ def unqualified(name: str) -> str:
 
 
 def volumes(config: dict[str, Any]) -> Asked | None:
-    """Return the devices that mounts of /dev/null below VOLUMES name: Kubernetes' plugin does so."""
+    """Return the devices that mounts of /dev/null below VOLUMES name, as Kubernetes does."""
     names = [
         mount["destination"].removeprefix(VOLUMES).strip("/")
         for mount in config.get("mounts") or ()
