@@ -44,6 +44,26 @@ CAP_SYS_RESOURCE = 24
 UNIFIED = not os.path.isdir("/sys/fs/cgroup/devices") and not os.path.isdir("/sys/fs/cgroup/pids")
 needs_v1 = pytest.mark.skipif(UNIFIED, reason="needs cgroup v1 controllers")
 needs_v2 = pytest.mark.skipif(not UNIFIED, reason="needs a unified cgroup v2 hierarchy")
+
+
+def controllers():
+    """Return the names of the cgroup controllers that containers can have limits of."""
+    if UNIFIED:
+        with open("/sys/fs/cgroup/cgroup.controllers") as file:
+            return set(file.read().split())
+    with open("/proc/self/cgroup") as file:
+        return {name for line in file for name in line.split(":")[1].split(",")}
+
+
+CONTROLLERS = controllers()
+
+
+def needs_controllers(*names):
+    """Mark what cannot be without these cgroup controllers."""
+    lacking = " ".join(sorted({*names} - CONTROLLERS))
+    return pytest.mark.skipif(lacking != "", reason=f"no cgroup controller {lacking}")
+
+
 needs_sys_resource = pytest.mark.skipif(
     CAP_SYS_RESOURCE not in bounding_set(), reason="needs CAP_SYS_RESOURCE"
 )

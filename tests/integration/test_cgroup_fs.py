@@ -24,7 +24,7 @@ import pytest
 from ocirt import cgroup
 from ocirt.cgroup import devices
 from ocirt.errors import ConfigError, Error, KernelError
-from tests.integration.support import UNIFIED, needs_v1, needs_v2
+from tests.integration.support import UNIFIED, needs_controllers, needs_v1, needs_v2
 from tests.unit.cgroup.rules import ALLOW_ALL, DENY_ALL, meant
 
 pytestmark = pytest.mark.skipif(
@@ -130,17 +130,6 @@ def group():
     assert [d for d in group.manager.directories() if os.path.exists(d)] == []
 
 
-def has(controller):
-    """Skip without a controller, on v2 without one that reaches the root's children."""
-    if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
-        with open("/sys/fs/cgroup/cgroup.controllers") as file:
-            there = file.read().split()
-    else:
-        with open("/proc/self/cgroup") as file:
-            there = [name for line in file for name in line.split(":")[1].split(",")]
-    return pytest.mark.skipif(controller not in there, reason=f"no cgroup controller {controller}")
-
-
 def test_a_process_that_attaches_itself_is_in_every_hierarchy(group):
     pid = group.create().spawn()
     with open(f"/proc/{pid}/cgroup") as file:
@@ -159,6 +148,7 @@ def test_create_and_undo_leave_the_tree_as_it_was(group):
     assert not any(os.path.exists(parent) for parent in parents)
 
 
+@needs_controllers("cpuset")
 def test_a_failing_limit_leaves_nothing(group):
     with pytest.raises(Error) as caught:
         group.create(cpu={"cpus": "9999"})
@@ -166,19 +156,19 @@ def test_a_failing_limit_leaves_nothing(group):
     assert not any(os.path.exists(d) for d in group.manager.directories())
 
 
-@has("cpuset")
+@needs_controllers("cpuset")
 def test_cpus_limit_where_a_process_runs(group):
     pid = group.create(cpu={"cpus": "0"}).spawn()
     assert psutil.Process(pid).cpu_affinity() == [0]
 
 
-@has("cpuset")
+@needs_controllers("cpuset")
 def test_a_cpuset_without_limits_has_what_its_parent_has(group):
     expected = sorted(psutil.Process().cpu_affinity())
     assert sorted(psutil.Process(group.create().spawn()).cpu_affinity()) == expected
 
 
-@has("pids")
+@needs_controllers("pids")
 def test_a_pids_limit_stops_forks(group):
     def forks():
         made, refused = [], 0
@@ -196,7 +186,7 @@ def test_a_pids_limit_stops_forks(group):
     assert group.create(pids={"limit": 4}).ask(forks) == [3, errno.EAGAIN]
 
 
-@has("memory")
+@needs_controllers("memory")
 def test_more_memory_than_allowed_is_an_oom_kill(group):
     group.create(memory={"limit": 16 << 20, "swap": 16 << 20})
     assert not group.manager.oom_killed()
@@ -205,7 +195,7 @@ def test_more_memory_than_allowed_is_an_oom_kill(group):
     assert group.manager.oom_killed()
 
 
-@has("memory")
+@needs_controllers("memory")
 @pytest.mark.parametrize(
     "steps",
     [
@@ -230,7 +220,7 @@ def test_memory_and_swap_go_up_and_down(group, steps):
             assert group.read("memory.max") == (str(limit * MEMORY) if limit > 0 else "max")
 
 
-@has("memory")
+@needs_controllers("memory")
 def test_a_limit_below_what_is_used_is_refused_by_v1_and_checked_on_v2(group):
     group.create()
 
@@ -249,7 +239,7 @@ def test_a_limit_below_what_is_used_is_refused_by_v1_and_checked_on_v2(group):
         group.manager.set({"memory": section})
 
 
-@has("cpu")
+@needs_controllers("cpu")
 def test_quota_and_period_go_up_and_down(group):
     group.create(cpu={"quota": 50000, "period": 100000, "shares": 512})
     for quota, period in ((10000, 20000), (200000, 100000), (-1, 50000), (5000, 10000)):
@@ -261,7 +251,7 @@ def test_quota_and_period_go_up_and_down(group):
             assert group.read("cpu.max") == f"{quota if quota > 0 else 'max'} {period}"
 
 
-@has("cpu")
+@needs_controllers("cpu")
 def test_idle_and_shares_take_turns(group):
     group.create(cpu={"shares": 512})
     group.manager.set({"cpu": {"idle": 1, "shares": 512}})
@@ -272,7 +262,7 @@ def test_idle_and_shares_take_turns(group):
         assert group.read("cpu.shares") == "256"
 
 
-@has("cpu")
+@needs_controllers("cpu")
 def test_a_quota_above_the_parents_is_refused_with_the_field(group):
     group.create()
     file = "cpu.cfs_quota_us" if group.manager.version == 1 else "cpu.max"
@@ -335,7 +325,7 @@ def test_a_child_of_a_frozen_cgroup_does_not_count_as_paused_itself(group):
     inner.remove()
 
 
-@has("pids")
+@needs_controllers("pids")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_that_keep_forking_are_all_killed(group, number):
     def breed():
@@ -378,6 +368,7 @@ def test_a_cgroup_in_use_is_refused_and_left_alone(group):
     assert group.manager.pids() == [pid]
 
 
+@needs_controllers("pids")
 def test_a_cgroup_left_over_is_used_again(group):
     group.create(pids={"limit": 5})
     again = Group(group.name).create(pids={"limit": 6})
@@ -599,7 +590,7 @@ def test_nothing_delegated_and_a_path_asked_for_is_refused():
 
 
 @needs_v2
-@has("pids")
+@needs_controllers("pids")
 def test_a_delegated_cgroup_takes_limits(group):
     group.create()
     directory = group.manager.cgroup_dir()
@@ -649,6 +640,7 @@ def test_an_unknown_controller_in_unified_is_named(group):
 
 
 @needs_v2
+@needs_controllers("memory")
 def test_unified_wins(group):
     group.create(
         memory={"limit": MEMORY}, unified={"memory.max": str(2 * MEMORY), "memory.high": "max"}
@@ -657,7 +649,7 @@ def test_unified_wins(group):
 
 
 @needs_v2
-@has("hugetlb")
+@needs_controllers("hugetlb")
 def test_huge_pages_are_limited(group):
     group.create(hugepageLimits=[{"pageSize": "2MB", "limit": 4 << 20}])
     assert group.read("hugetlb.2MB.max") == str(4 << 20)
@@ -665,7 +657,7 @@ def test_huge_pages_are_limited(group):
 
 
 @needs_v2
-@has("rdma")
+@needs_controllers("rdma")
 def test_rdma_handles_are_limited(group):
     try:
         name = os.listdir("/sys/class/infiniband")[0]
@@ -676,7 +668,7 @@ def test_rdma_handles_are_limited(group):
 
 
 @needs_v2
-@has("io")
+@needs_controllers("io")
 def test_io_is_limited(group):
     disk = next(
         (
@@ -705,6 +697,7 @@ def read_number(name):
 
 
 @needs_v2
+@needs_controllers("pids")
 def test_a_cgroup_below_a_threaded_one(group):
     group.create()
     directory = group.manager.cgroup_dir()
@@ -737,6 +730,7 @@ def test_the_processes_of_a_threaded_cgroup_are_found_frozen_and_killed(group):
 
 
 @needs_v2
+@needs_controllers("pids")
 def test_a_cgroup_is_handed_over_with_its_delegated_files(group):
     group.create()
     group.manager.delegate(owned_by(4711))

@@ -12,8 +12,10 @@ import subprocess
 import pytest
 
 from tests.integration.support import (
+    CONTROLLERS,
     UNIFIED,
     cgroup_of,
+    needs_controllers,
     needs_v1,
     needs_v2,
     only_ocirt,
@@ -107,6 +109,8 @@ def test_a_limit_reaches_its_file(runtime, bundle, resources, file, value):
     top = os.path.dirname(os.path.dirname(cgroup_of(b, controller)))
     if controller and not os.path.exists(f"{top}/{name}") and not os.path.isdir(top):
         pytest.skip(f"no controller {controller} here")
+    if UNIFIED and name.partition(".")[0] not in CONTROLLERS:
+        pytest.skip(f"no controller {name.partition('.')[0]} here")
     if DEVICE == "0:0" and "throttle" in str(resources):
         pytest.skip("no disk here")
     path = os.path.join(cgroup_of(b, controller), name)
@@ -138,6 +142,7 @@ def test_the_oom_killer_can_be_switched_off(runtime, bundle):
         assert "oom_kill_disable 1" in file.read()
 
 
+@needs_controllers("memory")
 def test_zero_leaves_a_limit_alone(runtime, bundle):
     """Engines send whole objects with zeros for what nobody asked for."""
     zeros = {
@@ -152,6 +157,7 @@ def test_zero_leaves_a_limit_alone(runtime, bundle):
 # --- the limits bite
 
 
+@needs_controllers("pids")
 def test_too_many_processes_cannot_be_forked(runtime, bundle):
     b = bundle.sh(
         "for i in 1 2 3 4 5 6 7 8; do sleep 5 & done; echo done",
@@ -162,12 +168,14 @@ def test_too_many_processes_cannot_be_forked(runtime, bundle):
     assert "can't fork" in result.err
 
 
+@needs_controllers("memory")
 def test_too_much_memory_is_punished(runtime, bundle):
     limits = {"memory": {"limit": 16 * MB, "swap": 16 * MB}}
     b = bundle.sh("tail /dev/zero; echo $?", linux={"resources": limits})
     assert runtime.prints(b).splitlines()[-1] == "137"
 
 
+@needs_controllers("memory")
 @needs_v2
 def test_want_of_memory_may_end_all_of_the_container(runtime, bundle):
     limits = {"memory": {"limit": 16 * MB, "swap": 16 * MB}, "unified": {"memory.oom.group": "1"}}
@@ -176,12 +184,14 @@ def test_want_of_memory_may_end_all_of_the_container(runtime, bundle):
     assert (result.code, result.out) == (137, "")
 
 
+@needs_controllers("memory")
 @only_ocirt("runc's own init needs more")
 def test_two_megabytes_are_enough_for_a_small_program(runtime, bundle):
     b = bundle("echo", "small", linux={"resources": {"memory": {"limit": 2 * MB}}})
     assert runtime.prints(b) == "small"
 
 
+@needs_controllers("cpuset")
 def test_the_program_runs_on_the_cpus_of_its_cpuset(runtime, bundle):
     b = bundle(
         "grep",
@@ -201,6 +211,7 @@ REFUSED = [
 ]
 
 
+@needs_controllers("cpu", "cpuset")
 @pytest.mark.parametrize(("resources", "saying", "ours"), REFUSED, ids=[r[2] for r in REFUSED])
 def test_a_value_that_the_kernel_refuses_fails_create(runtime, bundle, resources, saying, ours):
     b = bundle("true", linux={"resources": resources})

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from tests.integration.support import PATIENCE, UNIFIED, eventually, only_ocirt
+from tests.integration.support import PATIENCE, UNIFIED, eventually, needs_controllers, only_ocirt
 
 MiB = 1 << 20
 
-pytestmark = pytest.mark.usefixtures("events")
+pytestmark = [pytest.mark.usefixtures("events"), needs_controllers("memory", "cpu", "pids")]
 
 HUNGRY = "while [ ! -e /go ]; do usleep 1000; done; dd if=/dev/zero of=/dev/null bs=64M count=1"
 

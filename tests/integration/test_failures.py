@@ -14,7 +14,7 @@ from ocirt import container, plan
 from ocirt import create as creation
 from ocirt.errors import Error
 from ocirt.plan.ops import Op
-from tests.integration.support import bind
+from tests.integration.support import CONTROLLERS, bind
 
 pytestmark = pytest.mark.only_ocirt("reaches inside of ocirt")
 
@@ -33,13 +33,14 @@ def wish(bundle, workdir, host):
     source = os.path.join(workdir, "data")
     os.mkdir(source)
     hook = {"path": "/bin/true", "timeout": 5}
+    limits = {"pids": {"limit": 20}, "memory": {"limit": 64 << 20}}
     made = bundle(
         "true",
         process={"cwd": "/made/here", "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]},
         hooks={"createRuntime": [hook], "createContainer": [hook], "poststop": [hook]},
         more_mounts=[bind(source, "/data/deep")],
         linux={
-            "resources": {"pids": {"limit": 20}, "memory": {"limit": 64 << 20}},
+            "resources": {name: limits[name] for name in limits if name in CONTROLLERS},
             "devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}],
             "maskedPaths": ["/proc/kcore"],
             "readonlyPaths": ["/proc/sys"],

@@ -7,7 +7,14 @@ import os
 
 import pytest
 
-from tests.integration.support import UNIFIED, cgroup_of, needs_v1, needs_v2, only_ocirt
+from tests.integration.support import (
+    UNIFIED,
+    cgroup_of,
+    needs_controllers,
+    needs_v1,
+    needs_v2,
+    only_ocirt,
+)
 
 MiB = 1 << 20
 
@@ -51,6 +58,7 @@ def limits(bundle):
     return memory(bundle), memory_and_swap(bundle), quota(bundle), pids(bundle), cpus
 
 
+pytestmark = needs_controllers("memory", "cpu", "cpuset", "pids")
 needs_swap = pytest.mark.skipif(
     not UNIFIED and not os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
     reason="needs swap accounting",
