@@ -22,6 +22,7 @@ import os
 from _struct import Struct
 
 from ocirt import jsonio
+from ocirt.errors import At
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def write(container: Container, manager: Manager | None) -> None:
     path = os.path.join(container.directory, NAME)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, record(container, manager))
+        with At(path):
+            os.write(fd, record(container, manager))
     finally:
         os.close(fd)

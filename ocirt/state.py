@@ -20,7 +20,7 @@ from errno import ENOENT, ENOTDIR, ENXIO
 
 from ocirt import jsonio
 from ocirt.document import SPEC_VERSION
-from ocirt.errors import ConfigError, Error, Exists, KernelError, NotFound, StateError
+from ocirt.errors import At, ConfigError, Error, Exists, KernelError, NotFound, StateError
 from ocirt.kernel import procfs
 
 TYPE_CHECKING = False
@@ -83,10 +83,12 @@ def write_whole(path: str, text: str | bytes, mode: int = 0o600) -> None:
         os.close(fd)
         fd = -1
         os.rename(beside, path)
-    except BaseException:
+    except BaseException as error:
         if fd >= 0:
             os.close(fd)
         os.unlink(beside)
+        if isinstance(error, OSError):
+            raise KernelError(error.errno or 0, path) from error
         raise
 
 
@@ -146,7 +148,8 @@ class Container:
 
     def make_gate(self) -> None:
         """Make the FIFO that the init waits on."""
-        os.mkfifo(self.fifo, 0o600)
+        with At(self.fifo):
+            os.mkfifo(self.fifo, 0o600)
 
     def open_gate(self) -> int:
         """Open the FIFO for writing; OSError where no init holds its other end."""

@@ -14,6 +14,7 @@ from ocirt import log, quick, state
 from ocirt.cgroup.files import put, read
 from ocirt.container import locked, processes
 from ocirt.errors import Error, NotRunning, StateError
+from ocirt.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,18 +50,19 @@ def update(
     if not record and (touched or not rdt):
         raise StateError("cannot update resources: cgroups not configured for container")
     before = {name: (linux.get("resources") or {}).get(name) or {} for name in touched}
-    back = _share(container, linux, rdt) if rdt else None
+    undo = Undo()
     try:
+        if rdt:
+            undo.add(_share(container, linux, rdt))
         if record:
-            _put_in_force(groups.from_record(record), touched, before)
+            undo.add(_put_in_force(groups.from_record(record), touched, before))
+        linux["resources"] = new
+        container.save_config(config)
+        if rdt:
+            container.save()
     except BaseException:
-        if back:
-            back()
+        undo.run()
         raise
-    linux["resources"] = new
-    container.save_config(config)
-    if rdt:
-        container.save()
 
 
 def _share(container: Container, linux: dict[str, Any], rdt: dict[str, str]) -> Callable[[], None]:
@@ -131,7 +133,8 @@ def _check(resources: dict[str, Any]) -> None:
         raise checks.Faults(faults)
 
 
-def _put_in_force(manager: Manager, new: dict[str, Any], old: dict[str, Any]) -> None:
+def _put_in_force(manager: Manager, new: dict[str, Any], old: dict[str, Any]) -> Callable[[], None]:
+    """Set limits, all or none; return what takes them back."""
     rows = manager.writes(new)  # all that can be refused on paper is refused here
     before = []
     for file, _, _ in rows:
@@ -140,12 +143,16 @@ def _put_in_force(manager: Manager, new: dict[str, Any], old: dict[str, Any]) ->
         # Of a file with a line for each device the old lines are no answer to a new one.
         if path and text.count("\n") == 1 and ":" not in text and "=" not in text:
             before.append((path, text))
+
+    def take_back() -> None:
+        _put_back(manager, old, before)
+
     try:
         manager.set(new)
-    except BaseException as error:
-        if isinstance(error, (Error, OSError)):
-            _put_back(manager, old, before)
+    except (Error, OSError):
+        take_back()
         raise
+    return take_back
 
 
 def _put_back(manager: Manager, old: dict[str, Any], before: list[tuple[str, str]]) -> None:
