@@ -127,7 +127,9 @@ Slice=user-%i.slice
 Delegate=pids memory cpu cpuset io
 Environment=HOME=/run/user/%i XDG_RUNTIME_DIR=/run/user/%i
 ExecStartPre=+install -d -m 0700 -o %i /run/user/%i
-ExecStart=/lib/systemd/systemd --user --unit=vm.target
+ExecStart=/lib/systemd/systemd --user --unit=vm.target --log-target=console
+StandardOutput=append:{log}
+StandardError=append:{log}
 KillMode=mixed
 END
 sed s/^Wants.*// $units/vm.target > /run/systemd/user/vm.target
@@ -141,6 +143,8 @@ for try in $(seq 60); do
     $enter systemctl is-active --quiet vm.target dbus.service 2> /dev/null && break
 done
 for user in {users}; do
+    echo vm$user:x:$user:$user::/run/user/$user:/bin/sh >> /etc/passwd
+    echo vm$user:x:$user: >> /etc/group
     $enter systemctl start user@$user.service
 done
 set -- -- "$@"

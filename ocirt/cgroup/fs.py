@@ -84,6 +84,10 @@ class Manager:
         """Return (file, value, place in config.json) of all that `create` would write.  Pure."""
         raise NotImplementedError
 
+    def asks(self, resources: dict[str, Any]) -> list[tuple[str, str]]:
+        """Return (of whom, for what) of all that `create` would ask others for.  Pure."""
+        return []
+
     def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
         """Make the cgroup and put `resources` into force, or leave nothing behind.
 

@@ -66,27 +66,12 @@ class Systemd(fs.Manager):
     # --- the scope
 
     def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
-        from ocirt.cgroup import systemd_props
-
         self._waiting = waiting
         self.writes(resources)  # what can be refused on paper is refused before systemd hears of it
         now = self._without_held(resources)
-
-        def properties(version: int) -> Properties:
-            rows = systemd_props.limits(self.writes(now), self.version, version)
-            found = systemd_props.scope(
-                self.slice, self.description, waiting, self.version, version
-            )
-            found.update(rows)
-            if not self.user:
-                rules = now.get("devices") or ()
-                found.update(systemd_props.device_rules(rules, self.version))
-            found.update(self.extra)
-            return found
-
         with At(self._who()), self._talk() as bus:
             try:
-                bus.start(self.unit, properties)
+                bus.start(self.unit, lambda version: self.properties(now, waiting, version))
             except Error:
                 # After a connection that broke, systemd may have done it all the same.
                 if not self._is_in(waiting):
@@ -99,6 +84,24 @@ class Systemd(fs.Manager):
         except BaseException:
             self._stop()
             raise
+
+    def properties(self, resources: dict[str, Any], waiting: int, version: int) -> Properties:
+        """Return what the scope is made of, for a systemd of `version`.  Pure."""
+        from ocirt.cgroup import systemd_props
+
+        found = systemd_props.scope(self.slice, self.description, waiting, self.version, version)
+        found.update(systemd_props.limits(self.writes(resources), self.version, version))
+        if not self.user:
+            rules = resources.get("devices") or ()
+            found.update(systemd_props.device_rules(rules, self.version))
+        found.update(self.extra)
+        return found
+
+    def asks(self, resources: dict[str, Any]) -> list[tuple[str, str]]:
+        newest = 1 << 16
+        found = self.properties(resources, 0, newest)
+        del found["PIDs"]
+        return [(self.unit, f"{name} = {_words(value)}") for name, (_, value) in found.items()]
 
     def settle(self) -> None:
         if self._held:
@@ -229,3 +232,10 @@ def user_manager(proc: str) -> str:
             return "/".join(parts[: i + 1])
     uid = owner()
     return f"/user.slice/user-{uid}.slice/user@{uid}.service"
+
+
+def _words(value: Any) -> str:
+    """Word a property for people: lists by commas, what belongs together by blanks."""
+    if value.__class__ is list:
+        return ", ".join([_words(item) for item in value])
+    return " ".join([_words(item) for item in value]) if value.__class__ is tuple else str(value)

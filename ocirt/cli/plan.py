@@ -60,7 +60,11 @@ def _writes(draft: Draft) -> list[dict[str, Any]]:
         return []
     resources = draft.linux.get("resources") or {}
     name = draft.edits.name if draft.edits else str
-    return [
+    asked = [
+        {"op": "systemd", "what": what, "from": whom, "arguments": {}}
+        for whom, what in draft.manager.asks(resources)
+    ]
+    return asked + [
         {"op": "cgroup", "what": f"{file} = {value}", "from": name(where), "arguments": {}}
         for file, value, where in draft.manager.writes(resources)
     ]

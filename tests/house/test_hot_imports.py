@@ -100,6 +100,17 @@ def test_planning_loads_only_what_is_cheap(tmp_path):
     assert stage(modules) == set()
 
 
+def test_a_scope_of_systemd_is_cheap_as_well(tmp_path):
+    make_bundle(tmp_path, annotations={"org.systemd.property.TimeoutStopSec": "5"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["linux"]["cgroupsPath"] = "system.slice:ocirt:imports"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    argv = ["--systemd-cgroup", "--rootless=false", "plan", str(tmp_path)]
+    modules = loaded(f"assert cli.main({argv!r}) == 0; import ocirt.cgroup.systemd_bus")
+    assert foreign(modules) == set()
+    assert "ocirt.cgroup.gvariant" in modules
+
+
 def test_asking_for_a_device_loads_the_hpc_stage_and_nothing_dear(tmp_path):
     make_bundle(tmp_path)
     cards = {

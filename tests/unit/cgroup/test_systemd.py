@@ -334,6 +334,16 @@ def test_a_scope_is_made_with_the_process_that_waits(lab):
     assert lab.tree.get(PATH[1:] + "/memory.max") == "65536"
 
 
+def test_what_systemd_is_asked_for_can_be_read_before(lab):
+    manager = lab.manager(annotations={"org.systemd.property.CollectMode": "'inactive'"})
+    asked = manager.asks({"pids": {"limit": 5}})
+    assert {whom for whom, _ in asked} == {UNIT}
+    lines = [line for _, line in asked]
+    assert {"TasksMax = 5", "Slice = system.slice", "CollectMode = inactive"} <= {*lines}
+    assert any("DeviceAllow = char-* m, block-* m, /dev/char/1:3 rwm" in line for line in lines)
+    assert lab.systemd.calls == []
+
+
 def test_the_record_is_enough_for_later_verbs(lab):
     manager = lab.manager()
     manager.create({}, PID)
