@@ -90,7 +90,11 @@ class Host:
 
     def in_user_namespace(self) -> bool:
         """Whether the runtime is in a user namespace other than the first."""
-        return self._read("proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"])
+        nested = self._facts.get("nested")
+        if nested is None:
+            rows = self._read("proc/self/uid_map").split()
+            nested = self._facts["nested"] = rows not in ([], ["0", "0", "4294967295"])
+        return bool(nested)
 
     def is_own_namespace(self, name: str, path: str) -> bool:
         """Whether `path` is the runtime's own namespace; `name` as below /proc/self/ns."""

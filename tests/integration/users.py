@@ -7,8 +7,10 @@ grants it ranges in /etc/subuid and /etc/subgid; where it does not, we do.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
+import re
 import runpy
 import shutil
 import signal
@@ -24,6 +26,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 RANGE = 65536
 MISSING = engines.missing("useradd", "userdel", "usermod", "setpriv")
+
+
+_numbers = itertools.count(1)
 
 
 class User:
@@ -80,21 +85,38 @@ class User:
     def processes(self):
         """Return {pid: command} of what runs in the user's name, or in that of its sub-users."""
         first = self.subordinate("uid")
-        wanted = {self.uid, *(range(first, first + RANGE) if first else ())}
-        found = {}
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{pid}").st_uid in wanted:
-                    with open(f"/proc/{pid}/cmdline", "rb") as file:
-                        found[int(pid)] = file.read().replace(b"\0", b" ").decode()
-        return found
+        return _processes({self.uid, *(range(first, first + RANGE) if first else ())})
 
     def end(self):
         """End all that runs in the user's name."""
         for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(pid)
         eventually(lambda: not self.processes(), 5)
+
+
+def _processes(uids):
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}").st_uid in uids:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    found[int(pid)] = file.read().replace(b"\0", b" ").decode()
+    return found
+
+
+def _kill(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _remove_strays():
+    """Remove the users of sessions that were killed, with what runs in their names."""
+    for entry in pwd.getpwall():
+        found = re.fullmatch(r"ocirt-(\d+)-\d+", entry.pw_name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            for pid in _processes({entry.pw_uid}):
+                _kill(pid)
+            engines.call(["userdel", "--force", entry.pw_name], patience=60)
 
 
 @contextlib.contextmanager
@@ -102,10 +124,12 @@ def ordinary(folder):
     """Make a user whose home lies in `folder`, and remove both."""
     if MISSING:
         pytest.skip(MISSING)
-    name = f"ocirt-{os.getpid()}"
+    _remove_strays()
+    name = f"ocirt-{os.getpid()}-{next(_numbers)}"
     home = os.path.join(folder, "home")
     useradd = ["useradd", "--create-home", "--home-dir", home, "--shell", "/bin/sh", name]
-    subprocess.run(useradd, check=True, timeout=60, capture_output=True)
+    added = engines.call(useradd, patience=60)
+    assert added.code == 0, str(added)
     user = None
     try:
         user = User(name, folder)
