@@ -230,9 +230,25 @@ class Cgroups:
         ]
 
     def remove(self):
+        """Remove them, and end what a daemon that died has left running in there."""
+        for path in self.folders():
+            for name, text in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
+                with contextlib.suppress(OSError), open(f"{path}/{name}", "r+") as file:
+                    file.write(text)
+            for pid in self.pids(path):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                ended(pid)
         for path in [*self.folders(), *self.tops()]:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
+
+    @staticmethod
+    def pids(path):
+        """Return the processes of one cgroup."""
+        with contextlib.suppress(OSError), open(f"{path}/cgroup.procs") as file:
+            return [int(line) for line in file]
+        return []
 
 
 RECORDER = """#!/bin/sh
