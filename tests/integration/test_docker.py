@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -1197,16 +1198,17 @@ class Remapped(engines.Docker):
         super().__init__(folder, runtime, kind="remapped", **{"userns-remap": "remapped"})
 
     def start(self):
+        # All of /etc: whoever replaces one file of the machine's takes a mount on it away.
+        etc = shutil.copytree("/etc", self.path("etc"), symlinks=True)
         for name, line in (
             ("passwd", "remapped:x:4242:4242::/:/bin/false"),
             ("group", "remapped:x:4242:"),
             ("subuid", f"remapped:{self.FIRST}:65536"),
             ("subgid", f"remapped:{self.FIRST}:65536"),
         ):
-            path = self.path(name)
-            with open(f"/etc/{name}") as file:
-                self.write(name, file.read() + line + "\n")
-            assert engines.call(self.world.enter("mount", "--bind", path, f"/etc/{name}")).code == 0
+            with open(f"{etc}/{name}", "a") as file:
+                file.write(line + "\n")
+        assert engines.call(self.world.enter("mount", "--bind", etc, "/etc")).code == 0
         super().start()
 
 
