@@ -409,6 +409,7 @@ class Engine:
         self.env = dict(os.environ)
         self.world = World(own_run)
         self.daemon = None
+        self.beside = []  # daemons that the daemon needs
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
@@ -440,8 +441,9 @@ class Engine:
         try:
             self.sweep()
         finally:
-            if self.daemon:
-                stop(self.daemon)
+            for daemon in (self.daemon, *self.beside):
+                if daemon:
+                    stop(daemon)
             gone(self.world.processes)
             left = self.world.close()
             self.cgroups.remove()
@@ -545,6 +547,16 @@ class Container:
         return int(self.do("wait"))
 
 
+DOCKERS_CONTAINERD = """
+version = 2
+root = "{root}"
+state = "{state}"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "{socket}"
+"""
+
+
 class Docker(Client):
     """A dockerd with its own roots; `config` is added to its daemon.json.
 
@@ -590,11 +602,36 @@ class Docker(Client):
 
     def serve(self):
         """Start the daemon: also again, on what another one has left."""
-        path = self.write("daemon.json", json.dumps(self.config))
-        self.launch(["dockerd", "--config-file", path], lambda: self("version").code == 0)
+        argv = ["dockerd", "--config-file", self.write("daemon.json", json.dumps(self.config))]
+        if SLOWNESS > 1:  # dockerd gives its own containerd 15 s
+            argv += ["--containerd", self.containerd()]
+        self.launch(argv, lambda: self("version").code == 0)
+
+    def containerd(self):
+        """Have a containerd run in the places where dockerd's own would; return its socket."""
+        places = {"root": self.path("data", "containerd/daemon"),
+                  "state": os.path.join(self.exec_root, "containerd/daemon"),
+                  "socket": self.path("containerd.sock")}  # fmt: skip
+        argv = [
+            "containerd",
+            "--config",
+            self.write("containerd.toml", DOCKERS_CONTAINERD.format(**places)),
+        ]
+        if not any(daemon.poll() is None for daemon in self.beside):
+            self.beside = [self.world.spawn(*argv, log=self.path("containerd.log"), env=self.env)]
+        ctr = ("ctr", "--address", places["socket"], "version")
+        assert eventually(lambda: call(ctr).code == 0), "containerd does not answer"
+        return places["socket"]
 
     def crash(self):
         """Kill dockerd, with which its containerd ends, and nothing else."""
+        for containerd in self.beside:
+            containerd.kill()
+            containerd.wait()
+        if self.beside:
+            self.daemon.kill()
+            self.daemon.wait()
+            return
         with open(os.path.join(self.exec_root, "containerd/containerd.pid")) as file:
             containerd = int(file.read())
         self.daemon.kill()
