@@ -66,6 +66,8 @@ class Systemd(fs.Manager):
     # --- the scope
 
     def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
+        if waiting <= 0:  # systemd would take 0 for us
+            raise ConfigError(f"{self._who()}: {self.unit} needs a process to start with")
         self._waiting = waiting
         self.writes(resources)  # what can be refused on paper is refused before systemd hears of it
         now = self._without_held(resources)

@@ -471,6 +471,12 @@ def test_a_limit_that_the_kernel_refuses_stops_the_scope(lab, monkeypatch):
     assert not os.path.exists(lab.tree.root + PATH)
 
 
+def test_no_scope_is_made_of_ourselves(lab):
+    with pytest.raises(ConfigError, match=rf"{UNIT} needs a process"):
+        lab.manager().create({})
+    assert lab.systemd.calls == []
+
+
 def test_what_is_wrong_on_paper_is_not_told_to_systemd(lab):
     with pytest.raises(ConfigError):
         lab.manager().create({"unified": {"a/b": "1"}}, PID)
