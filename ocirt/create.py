@@ -83,6 +83,7 @@ class Wish:
         self.cdi_annotations = False
         self.cdi_dirs: list[str] = []
         self.hpc_config = ""
+        self.hpc_profile = ""
         self.detach = True
         self.gate = True
 
@@ -137,6 +138,7 @@ class Draft:
         if not (
             wish.devices
             or wish.hpc_config
+            or wish.hpc_profile
             or (wish.cdi_annotations and annotations)
             or any(item.startswith(REQUESTS) for item in env)
             or any(key.startswith("ocirt.hpc/") for key in annotations)
@@ -154,6 +156,7 @@ class Draft:
             annotations=wish.cdi_annotations,
             directories=wish.cdi_dirs,
             site=wish.hpc_config,
+            profile=wish.hpc_profile,
             rootless=wish.rootless,
         )
 

@@ -31,6 +31,7 @@ def apply(
     annotations: bool = False,
     directories: list[str] | None = None,
     site: str = "",
+    profile: str = "",
     rootless: bool = False,
 ) -> Applied | None:
     """Return the config with the edits of what is asked for; None when that comes to nothing.
@@ -45,16 +46,25 @@ def apply(
     caller.annotations = annotations
     caller.directories = directories or []
     caller.site = site
+    caller.profile = profile
     caller.rootless = rootless
     return stage.run(config, caller)
 
 
-def mentioned(env: Iterable[str], folder: str) -> bool:
-    """Whether a file of the site's settings holds the quoted name of one of these variables.
+# What a file of the site's has to hold to concern containers that ask for nothing: its trigger
+# may be `always`, it may have hooks; or a string may be written in a way that hides a name.
+FOR_ALL = (b"always", b"hooks", b"\\", b'"""', b"'''")
 
-    Not parsed: the stage does that, and refuses what is wrong, once something asks for it.
+
+def mentioned(env: Iterable[str], folder: str) -> bool:
+    """Whether a file of the site's settings may concern a container with these variables.
+
+    It does if it holds the quoted name of one, or a word of FOR_ALL.  Not parsed: the stage does
+    that, and refuses what is wrong, once it is awake; waking it in vain costs time alone.
     """
-    names = [f'"{item.partition("=")[0]}"'.encode("utf-8", "surrogateescape") for item in env]
+    names = [item.partition("=")[0].encode("utf-8", "surrogateescape") for item in env]
+    wanted = [quote + name + quote for name in names for quote in (b'"', b"'")]
+    wanted += FOR_ALL
     for path in (f"{folder}/hpc.toml", f"{folder}/hpc.d"):
         try:
             files = [f"{path}/{name}" for name in os.listdir(path)] if path[-2:] == ".d" else [path]
@@ -66,7 +76,7 @@ def mentioned(env: Iterable[str], folder: str) -> bool:
                     text = opened.read(1 << 20)
             except OSError:
                 continue
-            if any(name in text for name in names):
+            if any(name in text for name in wanted):
                 return True
     return False
 

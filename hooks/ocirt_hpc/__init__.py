@@ -3,6 +3,10 @@
 stage.py     the way from a config to an edited one: begin here
 request.py   what is asked for: options, annotations, variables
 site.py      what the site allows and wants: /etc/ocirt/hpc.toml
+parts.py     mounts, variables, nodes and limits that a site adds (choice.py: to whom)
+users.py     whose the program is, and its home
+hooksd.py    hooks that a site adds
+houdini.py   the settings of Houdini in our words
 host.py      one look at the machine, below a `root`
 image.py     one look at the container's root file system, which is hostile
 cdi.py       which CDI files there are, and what they say (rules.py: what they may say)

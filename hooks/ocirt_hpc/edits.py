@@ -8,9 +8,9 @@ an engine put it there, is replaced and never doubled.  Every edit keeps its ori
 
 CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of merging are those of
 the reference implementation, which engines use.  What CDI has no word for, the stage's own edits
-say in words of their own: `envDefault` and `envAppend` leave what is set already, `rlimits`, and
-`dropHooks` and `dropMounts`, programs of prestart hooks and beginnings of destinations that other
-edits have taken the place of.
+say in words of their own: `envDefault`, `envPrepend` and `envAppend` keep what is set already,
+`envUnset`, `rlimits`, `user`, `dropNamespaces`, and `dropHooks` and `dropMounts`, programs of
+prestart hooks and beginnings of destinations that other edits have taken the place of.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ TYPES = {0o060000: "b", 0o020000: "c", 0o010000: "p"}
 
 # Fields of the config by their names in a CDI file.
 FIELDS = {".destination": ".containerPath", ".source": ".hostPath", ".access": ".permissions"}
+
+
+class Place(str):
+    """The origin of a section with one edit, named in full."""
+
+    __slots__ = ()
 
 
 class Applied:
@@ -163,7 +169,8 @@ def gather(sections: list[Section]) -> dict[str, list[Edit]]:
                     held.append((f"{origin}: {kind}", section[kind]))
             else:
                 for index, item in enumerate(section.get(kind) or ()):
-                    held.append((f"{origin}: {kind}[{index}]", item))
+                    place = origin if isinstance(origin, Place) else f"{origin}: {kind}[{index}]"
+                    held.append((place, item))
     return edits
 
 
@@ -276,11 +283,32 @@ def _env_default(draft: _Draft, edits: list[Edit]) -> None:
 
 
 def _env_append(draft: _Draft, edits: list[Edit]) -> None:
-    """A list of paths is added at the end of the one that is set already."""
+    """A list of paths is added at the end of the one that is set already, unless it is in it."""
     for origin, item in edits:
         name, _, value = item.partition("=")
         before = _names(draft).get(name)
-        _env(draft, [(origin, f"{name}={before}:{value}" if before else item)])
+        if not _within(value, before):
+            _env(draft, [(origin, f"{name}={before}:{value}" if before else item)])
+
+
+def _env_prepend(draft: _Draft, edits: list[Edit]) -> None:
+    """The same at the beginning, the last edit first."""
+    for origin, item in edits:
+        name, _, value = item.partition("=")
+        before = _names(draft).get(name)
+        if not _within(value, before):
+            _env(draft, [(origin, f"{item}:{before}" if before else item)])
+
+
+def _within(value: str, before: str | None) -> bool:
+    return bool(before) and f":{value}:" in f":{before}:"
+
+
+def _env_unset(draft: _Draft, edits: list[Edit]) -> None:
+    names = {name for _, name in edits}
+    if names & _names(draft).keys():
+        env = draft.part("process.env", [])
+        env[:] = [item for item in env if item.partition("=")[0] not in names]
 
 
 def _names(draft: _Draft) -> dict[str, str]:
@@ -398,6 +426,39 @@ def _intel_rdt(draft: _Draft, edits: list[Edit]) -> None:
     draft.applied.origins["linux.intelRdt"] = origin
 
 
+def _user(draft: _Draft, edits: list[Edit]) -> None:
+    """Another user than root has no capabilities in force, as an engine would have it.
+
+    Those of the image's user would stay in force otherwise: a runtime keeps what is asked for.
+    """
+    if not draft.config.get("process"):
+        return
+    origin, wanted = edits[-1]
+    user = draft.part("process.user", {})
+    user.pop("username", None)
+    user.update(wanted)
+    draft.applied.origins["process.user"] = origin
+    if wanted["uid"] and draft.config["process"].get("capabilities"):
+        held = draft.part("process.capabilities", {})
+        for kind in ("effective", "permitted", "inheritable", "ambient"):
+            held.pop(kind, None)
+        draft.applied.origins["process.capabilities"] = origin
+
+
+def _drop_namespaces(draft: _Draft, edits: list[Edit]) -> None:
+    """What only a namespace of its own can have goes with it: names, and keys of sysctl."""
+    names = {name for _, name in edits}
+    namespaces = draft.part("linux.namespaces", [])
+    namespaces[:] = [space for space in namespaces if space["type"] not in names]
+    if "uts" in names:
+        draft.config.pop("hostname", None), draft.config.pop("domainname", None)
+    starts = tuple(start for name in names for start in SYSCTLS.get(name, ()))
+    if starts and draft.config["linux"].get("sysctl"):
+        sysctl = draft.part("linux.sysctl", {})
+        for key in [key for key in sysctl if key.startswith(starts)]:
+            del sysctl[key]
+
+
 def _additional_gids(draft: _Draft, edits: list[Edit]) -> None:
     if not draft.config.get("process"):
         return
@@ -412,10 +473,21 @@ def _remove(items: list[dict[str, Any]], field: str, value: str) -> None:
     items[:] = [item for item in items if item[field] != value]
 
 
+# namespace -> beginnings of the sysctls that belong to it (Documentation/admin-guide/sysctl)
+SYSCTLS = {
+    "ipc": ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."),
+    "network": ("net.",),
+    "uts": ("kernel.hostname", "kernel.domainname"),
+}
+
 # In the order in which they are applied.
 KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
+    "dropNamespaces": _drop_namespaces,
+    "user": _user,
+    "envUnset": _env_unset,
     "env": _env,
     "envDefault": _env_default,
+    "envPrepend": _env_prepend,
     "envAppend": _env_append,
     "rlimits": _rlimits,
     "deviceNodes": _device_nodes,

@@ -127,6 +127,10 @@ class Host:
         """Whether something is at a path, its symbolic links taken below `root`."""
         return os.path.lexists(self.root + self.resolve(path))
 
+    def there(self, path: str) -> bool:
+        """Whether a path leads to something, its last link taken as well."""
+        return os.path.exists(self.root + self.resolve(path))
+
     def resolve(self, path: str) -> str:
         """Return a path without symbolic links; absolute targets start at `root`."""
         parts, done, links = path.split("/")[::-1], "", 0

@@ -42,11 +42,21 @@ class Notes:
         log.warning(f"{origin}: {why}; left out")
         self.left_out.append((origin, why))
 
+    def skip(self, origin: str, why: str) -> None:
+        """Note what the site's settings let a host lack: nobody has to be told."""
+        log.debug(f"{origin}: {why}; left out")
+        self.left_out.append((origin, why))
+
     def report(self, sections: list[Section], config: dict[str, Any]) -> list[dict[str, Any]]:
         """Return a row for each edit of a config: what it is, who asked for it, what allowed it."""
         rows = []
         hooks = (config.get("hooks") or {}).get("prestart") or ()
         there = {hook["path"].rpartition("/")[2] for hook in hooks}
+        process = config.get("process") or {}
+        own = {
+            "envDefault": {item.partition("=")[0] for item in process.get("env") or ()},
+            "rlimits": {limit["type"] for limit in process.get("rlimits") or ()},
+        }
         for origin, section in sections:
             rule = self.rules.get(origin, RULES[0][1])
             for kind, items in section.items():
@@ -56,6 +66,8 @@ class Notes:
                     items = [name for name in items if name in there]
                 for item in items if isinstance(items, list) else [items]:
                     what = describe(kind, item)
+                    if what.partition("=" if kind == "envDefault" else " ")[0] in own.get(kind, ()):
+                        what += " (the config's own stays)"
                     rows.append({"edit": kind, "what": what, "from": origin, "allowed": rule})
         for origin, why in self.left_out:
             rows.append({"edit": "", "what": why, "from": origin, "allowed": "left out"})
@@ -74,6 +86,10 @@ def describe(kind: str, item: Any) -> str:
         return f"{item['type']} {item['soft']}:{item['hard']}"
     if kind == "hooks":
         return f"{item['hookName']} {item['path']}"
+    if kind == "dropNamespaces":
+        return f"no {item} namespace of its own"
+    if kind == "user":
+        return f"{item['uid']}:{item['gid']}"
     if kind == "dropHooks":
         return f"prestart hook {item} is left out: its work is done"
     if kind == "netDevices":

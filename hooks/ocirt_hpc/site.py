@@ -1,10 +1,12 @@
 """What the site decides about the stage: /etc/ocirt/hpc.toml, and *.toml in /etc/ocirt/hpc.d.
 
 KEYS is the table of all settings; one more is one more row.  [device.NAME] adds a kind of devices,
-or changes one, by the fields of `kinds.py`.  A later file overrides an earlier
-one key by key.  Files, and every directory above them, must belong to root (or, for a caller who
-is not root, to the caller) and be writable for nobody else: who writes them decides what mounts
-every container gets.
+or changes one, by the fields of `kinds.py`.  [[mounts]], [env], [[devices]] and [limits] are what
+containers get beyond that (`parts.py`), all of them or, in a [module.NAME] or a [profile.NAME],
+those that ask for it (`choice.py`).  A later file overrides an earlier one key by key, a module or
+a profile as a whole, and adds its mounts, variables, nodes and limits.  Files, and every directory
+above them, must belong to root (or, for a caller who is not root, to the caller) and be writable
+for nobody else: who writes them decides what mounts every container gets.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import os
 
 from ocirt.errors import At, ConfigError, KernelError
-from ocirt_hpc import kinds
+from ocirt_hpc import kinds, parts
+from ocirt_hpc.parts import Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +31,28 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("stage",  "enabled"):              (True,    "whether the stage acts on requests at all"),
     ("stage",  "host-root"):            ("/",     "where /proc, /sys, /dev and /usr of the host"
                                                   " are looked at; for demonstrations and tests"),
+    ("stage",  "trigger"):              ("requested", "which containers get the site's mounts,"
+                                                  " variables and so on: requested, always, never"),
+    ("stage",  "trigger-env"):          ([],      "variables that ask for them, by any value but"
+                                                  " false, no, off, 0, none and void"),
+    ("stage",  "default-modules"):      ([],      "modules of a container that names none"),
     ("policy", "env-requests"):         (True,    "whether variables of the container, which its"
                                                   " image may set, can ask for devices"),
     ("policy", "cdi-annotations"):      (False,   "whether annotations cdi.k8s.io/* count"),
+    ("user",   "mode"):                 ("image", "whose the program is: image, fixed,"
+                                                  " caller, env"),
+    ("user",   "value"):                ("",      "fixed: UID, UID:GID, or a name that the host"
+                                                  " knows"),
+    ("user",   "variable"):             ("OCIRT_USER", "env: the variable that holds such a value,"
+                                                  " but not root's"),
+    ("user",   "keep"):                 (False,   "whether ocirt.hpc/user=keep leaves the user as"
+                                                  " the image has it"),
+    ("user",   "set-home"):             (False,   "whether HOME is the user's home on the host"),
+    ("user",   "home"):                 ("none",  "what is there: bind, tmpfs, none"),
+    ("user",   "accounts"):             (False,   "whether /etc/passwd and /etc/group know the"
+                                                  " user"),
+    ("hooks",  "dirs"):                 ([],      "directories of hooks in the form of oci-hooks"
+                                                  " 1.0.0; a later one's files replace others"),
     ("nvidia", "disable-require"):      (False,   "whether NVIDIA_REQUIRE_* is left unchecked"),
     ("nvidia", "capabilities"):         (["all"], "what NVIDIA_DRIVER_CAPABILITIES may ask for"),
     ("nvidia", "cuda-compat"):          (True,    "whether a newer libcuda of the image, made for"
@@ -47,12 +69,25 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
 }  # fmt: skip
 
 
+# settings that take one of these words
+WORDS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("stage", "trigger"): ("requested", "always", "never"),
+    ("user", "mode"): ("image", "fixed", "caller", "env"),
+    ("user", "home"): ("none", "bind", "tmpfs"),
+}
+
+
 class Site:
     """The settings, by section and key: `site["nvidia", "disable-require"]`."""
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], Any] = {key: row[0] for key, row in KEYS.items()}
         self.kinds: dict[str, dict[str, Any]] = {}
+        self.parts: list[Part] = []  # of every container that gets any
+        self.modules: dict[str, Part] = {}
+        self.profiles = {
+            name: Part(f"profile {name}: ", row) for name, row in parts.PROFILES.items()
+        }
         self.files: list[str] = []
 
     def __getitem__(self, key: tuple[str, str]) -> Any:
@@ -78,15 +113,21 @@ def load(file: str = "", *, folder: str = FOLDER) -> Site:
             names = []
         paths += [f"{folder}/{name}" for name in names if name.endswith(".toml")]
     for path in paths:
-        text = _read(path, needed=bool(file))
-        if text is not None:
+        held = text(path, needed=bool(file))
+        if held is not None:
             with At(path):
-                _take(site, text)
+                _take(site, held, os.path.basename(path))
             site.files.append(path)
+    _check_names(site)
+    if site["user", "mode"] == "image" and site["user", "home"] == "bind":
+        raise ConfigError("user.home", "with user.mode image, images would choose whose home")
+    if site["user", "mode"] == "fixed" and not site["user", "value"]:
+        raise ConfigError("user.mode", "fixed needs user.value")
     return site
 
 
-def _read(path: str, *, needed: bool) -> str | None:
+def text(path: str, *, needed: bool = True) -> str | None:
+    """Return what a file of the site's holds, None for none; ConfigError unless it is trusted."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -97,7 +138,7 @@ def _read(path: str, *, needed: bool) -> str | None:
         raise KernelError(error.errno or 0, path) from error
     try:
         with At(path):
-            _trust(os.fstat(fd), path)
+            trust(os.fstat(fd), path)
             data = os.read(fd, LARGEST + 1)
             if len(data) > LARGEST:
                 raise ConfigError(f"holds more than {LARGEST} bytes")
@@ -109,7 +150,7 @@ def _read(path: str, *, needed: bool) -> str | None:
         raise ConfigError(path, "is not UTF-8") from None
 
 
-def _trust(seen: os.stat_result, path: str) -> None:
+def trust(seen: os.stat_result, path: str) -> None:
     """Refuse a file that somebody else could have written, or could put another in place of."""
     if seen.st_mode & S_IFMT != S_IFREG:
         raise ConfigError("is not a regular file")
@@ -128,27 +169,57 @@ def _trust(seen: os.stat_result, path: str) -> None:
         what = os.stat(place)
 
 
-def _take(site: Site, text: str) -> None:
+def _take(site: Site, content: str, file: str) -> None:
     import tomllib
 
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(error)) from None
-    sections = {section for section, _ in KEYS}
     for name, row in _tables(document.pop("device", {}), "device").items():
         site.kinds[name] = _kind(row, f"device.{name}")
-    for section, held in document.items():
-        if section not in sections or not isinstance(held, dict):
-            raise ConfigError(section, f"unknown section (have {', '.join(sorted(sections))})")
-        for key, value in held.items():
+    for kind, known, held in (
+        ("module", parts.MODULE, site.modules),
+        ("profile", parts.PROFILE, site.profiles),
+    ):
+        for name, row in _tables(document.pop(kind, {}), kind).items():
+            where = f"{kind}.{name}."
+            if kind == "profile":
+                row = {**parts.PROFILES.get(name, {}), **row}
+            parts.check(row, known, where)
+            held[name] = Part(f"{file}: {where}", row)
+    top = {name: document.pop(name) for name in parts.PART if name in document}
+    if top:
+        parts.check(top, parts.PART)
+        site.parts.append(Part(f"{file}: ", top))
+    sections = sorted({section for section, _ in KEYS} | {*parts.PART})
+    for section, settings in document.items():
+        if section not in sections or not isinstance(settings, dict):
+            raise ConfigError(section, f"unknown section (have {', '.join(sections)})")
+        for key, value in settings.items():
             row = KEYS.get((section, key))
             with At(f"{section}.{key}"):
                 if row is None:
-                    known = ", ".join(sorted(name for one, name in KEYS if one == section))
-                    raise ConfigError(f"unknown setting (have {known})")
-                _check(value, row[0])
+                    known_keys = ", ".join(sorted(name for one, name in KEYS if one == section))
+                    raise ConfigError(f"unknown setting (have {known_keys})")
+                parts.fit(value, row[0])
+                words = WORDS.get((section, key))
+                if words and value not in words:
+                    raise ConfigError(f'"{value}" is none of {", ".join(words)}')
             site.values[section, key] = value
+
+
+def _check_names(site: Site) -> None:
+    """Refuse modules that are named and are not there, in any of the files."""
+    named = [("stage.default-modules", site["stage", "default-modules"])]
+    for part in site.modules.values():
+        named += [(f"{part.where}{field}", part.get(field)) for field in ("requires", "conflicts")]
+    named += [(f"{part.where}modules", part.get("modules")) for part in site.profiles.values()]
+    for where, names in named:
+        for name in names:
+            if name not in site.modules:
+                there = ", ".join(sorted(site.modules)) or "none"
+                raise ConfigError(where, f'there is no module "{name}" (have {there})')
 
 
 def _tables(held: object, where: str) -> dict[str, Any]:
@@ -163,16 +234,5 @@ def _kind(row: dict[str, Any], where: str) -> dict[str, Any]:
         with At(f"{where}.{name}"):
             if name not in kinds.FIELDS:
                 raise ConfigError(f"unknown setting (have {', '.join(sorted(kinds.FIELDS))})")
-            _check(value, kinds.FIELDS[name][0])
+            parts.fit(value, kinds.FIELDS[name][0])
     return {**kinds.KINDS.get(where.partition(".")[2], {}), **row}
-
-
-def _check(value: object, default: object) -> None:
-    """Hold a value to the type of the default."""
-    words = {bool: "true or false", str: "a string", int: "an integer", list: "a list of strings"}
-    wanted = type(default)
-    fits = type(value) is wanted and (
-        not isinstance(value, list) or all(isinstance(item, str) for item in value)
-    )
-    if not fits:
-        raise ConfigError(f"expected {words[wanted]}")

@@ -29,6 +29,7 @@ class Caller:
     annotations   whether those that annotations name count as well
     directories   where CDI files are, or () for the usual places
     site          a file instead of the site's own, or ""
+    profile       the part of the site's settings that a config gets which names none, or ""
     rootfs        the container's root file system
     place         a directory for files of the container, which nobody has made yet
     """
@@ -40,6 +41,7 @@ class Caller:
         self.annotations = False
         self.directories: list[str] = []
         self.site = ""
+        self.profile = ""
         self.rootless = False
 
 
@@ -149,6 +151,47 @@ class _Stage:
             sections += [(asked.origin, edits.node_edits(nodes)), (asked.origin, more)]
         return sections
 
+    def parts(self) -> list[Section]:
+        """What the site adds by itself, and hooks."""
+        from ocirt_hpc import choice
+
+        chosen = choice.choose(
+            self.config,
+            self.site,
+            self.notes,
+            profile=self.caller.profile,
+            rootless=self.caller.rootless,
+        )
+        made: list[tuple[str, list[Section]]] = []
+        if chosen.parts:
+            from ocirt_hpc import parts
+
+            for part, rule in chosen.parts:
+                made.append((rule, parts.sections(part, self.host, self.notes)))
+        if chosen.site:
+            from ocirt_hpc import users
+
+            made.append(
+                (
+                    chosen.site,
+                    users.sections(
+                        self.config,
+                        self.site,
+                        self.host,
+                        self.tree,
+                        self.notes,
+                        self.caller.rootfs,
+                    ),
+                )
+            )
+        if self.site["hooks", "dirs"]:
+            from ocirt_hpc import hooksd
+
+            made.append(("hooks.dirs", hooksd.sections(self.site["hooks", "dirs"], self.config)))
+        for rule, sections in made:
+            self.notes.rules.update({origin: rule for origin, _ in sections})
+        return [section for _, sections in made for section in sections]
+
 
 def _native(caller: Caller) -> list[str]:
     """Return the names that --device gave of a kind that is ours, and no CDI file's."""
@@ -173,6 +216,7 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
         sections += stage.nvidia()
         sections += stage.rdma()
         sections += stage.kinds()
+        sections += stage.parts()
     if not sections and not stage.notes.left_out:
         return None
     applied = edits.apply(config, sections, rootless=caller.rootless)

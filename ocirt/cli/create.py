@@ -51,6 +51,7 @@ def wish(arguments: Arguments, settings: Settings) -> Wish:
     made.cdi_annotations = settings.cdi_annotations
     made.cdi_dirs = settings.cdi_dirs
     made.hpc_config = settings.hpc_config
+    made.hpc_profile = settings.hpc_profile
     return made
 
 

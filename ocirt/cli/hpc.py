@@ -7,7 +7,7 @@ import sys
 
 from ocirt import bundle as bundles
 from ocirt import hpc, jsonio, state
-from ocirt.errors import ConfigError, Error, UsageError
+from ocirt.errors import At, ConfigError, Error, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ OPTIONS = (
     ("place",       "",    "DIR",    "",     "inject: make files for the container in DIR"),
 )  # fmt: skip
 ABOUT = """\
-ACTION is explain BUNDLE, explain ID, info, topo, cdi list, cdi validate, cdi generate or inject.
+ACTION is explain BUNDLE, explain ID, info, topo, cdi list, cdi validate, cdi generate,
+inject or import-houdini FILE.
 
 explain prints each edit, what asked for it, what allowed it, and what was left out: for a bundle
 what would be done, for a container what was. info and topo print the devices of this machine.
 cdi prints the CDI devices that there are, checks their files, or writes one for NVIDIA's GPUs to
-stdout. inject reads a config.json on stdin and prints the edited one, for other runtimes."""
+stdout. inject reads a config.json on stdin and prints the edited one, for other runtimes.
+import-houdini prints what a Houdini ini says as an hpc.toml."""
 
 
 def run(arguments: Arguments, settings: Settings) -> int:
@@ -64,6 +66,7 @@ def _explain(arguments: Arguments, settings: Settings) -> int:
         wish.cdi_annotations = settings.cdi_annotations
         wish.cdi_dirs = settings.cdi_dirs
         wish.hpc_config = settings.hpc_config
+        wish.hpc_profile = settings.hpc_profile
         edits = Draft(wish).edits
         rows = edits.report if edits else []
     else:
@@ -154,6 +157,7 @@ def _inject(arguments: Arguments, settings: Settings) -> int:
         annotations=settings.cdi_annotations,
         directories=settings.cdi_dirs,
         site=settings.hpc_config,
+        profile=settings.hpc_profile,
         rootless=settings.rootless,
     )
     if edits is not None:
@@ -165,6 +169,16 @@ def _inject(arguments: Arguments, settings: Settings) -> int:
             edits.tree.write()
         config = edits.config
     return _json(config)
+
+
+def _import_houdini(arguments: Arguments, settings: Settings) -> int:
+    from ocirt_hpc import houdini
+
+    path = arguments.words[1]
+    with At(path), open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read(jsonio.LARGEST)
+    sys.stdout.write(houdini.convert(text))
+    return 0
 
 
 def _host(settings: Settings) -> Host:
@@ -187,4 +201,5 @@ ACTIONS: dict[str, tuple[Action, tuple[int, ...], str]] = {
     "topo":     (_topo,      (0,),   "takes nothing"),
     "cdi":      (_cdi,       (1,),   "needs list, validate or generate"),
     "inject":   (_inject,    (0,),   "reads a config on stdin"),
+    "import-houdini": (_import_houdini, (1,), "needs FILE"),
 }  # fmt: skip

@@ -45,6 +45,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     wish.cdi_annotations = settings.cdi_annotations
     wish.cdi_dirs = settings.cdi_dirs
     wish.hpc_config = settings.hpc_config
+    wish.hpc_profile = settings.hpc_profile
     draft = Draft(wish)
     rows = _writes(draft) + _resctrl(draft) + [_row(op) for op in draft.plan]
     if arguments.format == "json":

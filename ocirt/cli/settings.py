@@ -33,6 +33,7 @@ OPTIONS: tuple[Row, ...] = (
         "",
         "the site's settings for devices (default: /etc/ocirt/hpc.toml)",
     ),
+    ("hpc-profile", "", "NAME", "", "what the site adds: [profile.NAME] of its settings"),
     ("rootless", "", "WHEN", "auto", "go without what only root can do: true, false or auto"),
     ("version", "v", "", False, "print the version"),
 )
@@ -65,6 +66,7 @@ class Settings:
         self.cdi_annotations: bool = arguments.cdi_annotations
         self.cdi_dirs: list[str] = [os.path.abspath(one) for one in arguments.cdi_spec_dir]
         self.hpc_config: str = arguments.hpc_config and os.path.abspath(arguments.hpc_config)
+        self.hpc_profile: str = arguments.hpc_profile
         if arguments.rootless not in ("true", "false", "auto"):
             raise Error(f"invalid rootless: {arguments.rootless}: not true, false or auto")
         self._rootless: bool | None = {"true": True, "false": False}.get(arguments.rootless)

@@ -113,6 +113,36 @@ def test_inject_is_a_filter(hpc, bundle, tmp_path, monkeypatch):
     assert "--place: the container needs files of its own" in err
 
 
+def test_explain_and_inject_take_the_profile(hpc, bundle, monkeypatch):
+    where = bundle()
+    assert hpc("explain", where)[1] == "nothing was asked for\n"
+    options = ["--hpc-profile", "hpc-job"]
+    rows = json.loads(hpc("explain", where, "-f", "json", options=options)[1])
+    assert {row["what"] for row in rows if row["edit"] == "dropNamespaces"} == {
+        f"no {kind} namespace of its own" for kind in ("cgroup", "ipc", "network", "pid", "uts")
+    }
+    assert {row["from"] for row in rows} >= {"profile hpc-job: host-namespaces"}
+    assert {row["allowed"] for row in rows} == {"the command line is the caller's", "left out"}
+    with open(f"{where}/config.json") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        code, out, _ = hpc("inject", "--rootfs", f"{where}/rootfs", options=options)
+    assert code == 0
+    kinds = {space["type"] for space in json.loads(out)["linux"]["namespaces"]}
+    assert kinds == {"mount"}
+
+
+def test_import_houdini(hpc, tmp_path):
+    ini = tmp_path / "houdini.ini"
+    ini.write_bytes(b"[default]\nforce-houdini=true\nmounts=/home\n# \xff\n")
+    code, out, _ = hpc("import-houdini", str(ini))
+    assert code == 0
+    assert 'trigger = "always"' in out
+    assert '[[mounts]]\nsource = "/home"\n' in out
+    code, _, err = hpc("import-houdini", str(tmp_path / "none"))
+    assert code == 1
+    assert f"{tmp_path}/none: " in err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

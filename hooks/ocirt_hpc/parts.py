@@ -1,0 +1,306 @@
+"""Parts of hpc.toml that a site adds to containers: mounts, variables, nodes, limits.
+
+A part is the top of a file, a [module.NAME] or a [profile.NAME].  `check` holds it to the tables
+below when the file is read, so that a fault shows before anybody needs the part; `sections` turns
+it into edits, each under the name of its place (`hpc.toml: module.cvmfs.mounts[0]`).
+
+Mounts are nosuid and nodev unless they say suid or dev, and rslave unless they say otherwise:
+what the host mounts below them later shows up inside, and nothing comes back.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ocirt.errors import At, ConfigError
+from ocirt.kernel import procfs
+from ocirt_hpc import edits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt_hpc.edits import Section
+    from ocirt_hpc.host import Host, Node
+    from ocirt_hpc.notes import Notes
+
+MOUNT: dict[str, tuple[object, str]] = {
+    # field          default  what it says
+    "source":      ("",      "a path of the host"),
+    "destination": ("",      "where it is in the container; the same path, when not given"),
+    "options":     ([],      "as for mount(8); rbind, rslave, nosuid, nodev"),
+    "if-exists":   (False,   "whether a host that lacks the source is no error"),
+}  # fmt: skip
+
+DEVICE: dict[str, tuple[object, str]] = {
+    "path":        ("",      "a node of the host, or a pattern of its last name"),
+    "access":      ("rw",    "letters of r, w, m"),
+    "optional":    (False,   "whether a host that lacks it is no error"),
+}  # fmt: skip
+
+# table of [env] -> kind of edit
+ENV = {
+    "set":     "env",
+    "default": "envDefault",
+    "prepend": "envPrepend",
+    "append":  "envAppend",
+}  # fmt: skip
+
+# As the module `resource` has them: all but RLIMIT_LOCKS, which Linux does not look at.
+LIMITS = (
+    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
+    "rtprio", "rttime", "sigpending", "stack",
+)  # fmt: skip
+UNLIMITED = (1 << 64) - 1
+CAP_SYS_RESOURCE = 1 << 24
+
+# config-linux.md, "Namespaces"; mount and user namespaces keep a container a container.
+NAMESPACES = ("cgroup", "ipc", "network", "pid", "uts")
+
+PART: dict[str, tuple[object, str]] = {
+    "mounts":  ([], "paths of the host"),
+    "env":     ({}, "variables"),
+    "devices": ([], "nodes of the host"),
+    "limits":  ({}, "limits of the program"),
+}  # fmt: skip
+MODULE: dict[str, tuple[object, str]] = {
+    **PART,
+    "requires":    ([],   "modules that come before it"),
+    "conflicts":   ([],   "modules that it cannot be with"),
+    "trigger-env": ([],   "variables that ask for it, as policy.env-requests allows"),
+}  # fmt: skip
+PROFILE: dict[str, tuple[object, str]] = {
+    **PART,
+    "modules":         ([],   "modules that come with it"),
+    "host-namespaces": ([],   "namespaces that the container shares with the host"),
+    "allowed":         (True, "whether an annotation may ask for it; False: only --hpc-profile"),
+}  # fmt: skip
+
+# What ranks of one job need of each other: shared memory, signals, the fabric's addresses.
+PROFILES: dict[str, dict[str, Any]] = {
+    "hpc-job": {
+        "host-namespaces": list(NAMESPACES),
+        "mounts": [{"source": "/dev/shm", "options": ["bind", "rw"], "if-exists": True}],
+        "allowed": False,
+    }
+}
+
+PROPAGATION = {"private", "rprivate", "slave", "rslave"}
+REFUSED = {"shared", "rshared", "unbindable", "runbindable", "remount", "move"}
+
+
+class Part:
+    """What one place of hpc.toml adds.
+
+    where: what stands before the names of its parts, such as `hpc.toml: ` or
+    `hpc.toml: module.cvmfs.`.
+    """
+
+    def __init__(self, where: str, row: dict[str, Any]) -> None:
+        self.where = where
+        self.row = row
+
+    def get(self, name: str) -> Any:
+        """Return one field, or nothing of its kind."""
+        return self.row.get(name, {**MODULE, **PROFILE}[name][0])
+
+
+# --- holding a part to the tables
+
+
+def check(row: dict[str, Any], known: dict[str, tuple[object, str]], where: str = "") -> None:
+    """Refuse what a part says and cannot mean; ConfigError names the place below `where`."""
+    for name, value in row.items():
+        with At(f"{where}{name}"):
+            if name not in known:
+                raise ConfigError(f"unknown setting (have {', '.join(sorted(known))})")
+            fit(value, known[name][0], tables=name in ("mounts", "devices"))
+    for name, fields in (("mounts", MOUNT), ("devices", DEVICE)):
+        for index, item in enumerate(row.get(name, ())):
+            place = f"{where}{name}[{index}]"
+            for field, value in item.items():
+                with At(f"{place}.{field}"):
+                    if field not in fields:
+                        raise ConfigError(f"unknown setting (have {', '.join(fields)})")
+                    fit(value, fields[field][0])
+            (_mount if name == "mounts" else _device)(item, place)
+    _env(row.get("env", {}), f"{where}env")
+    for name, value in row.get("limits", {}).items():
+        with At(f"{where}limits.{name}"):
+            limit(name, value)
+    for name in row.get("host-namespaces", ()):
+        if name not in NAMESPACES:
+            raise ConfigError(
+                f"{where}host-namespaces", f'"{name}" is none of {", ".join(NAMESPACES)}'
+            )
+
+
+def fit(value: object, default: object, *, tables: bool = False) -> None:
+    """Hold a value to the type of the default."""
+    words = {
+        bool: "true or false",
+        str: "a string",
+        int: "an integer",
+        list: "tables" if tables else "a list of strings",
+        dict: "a table",
+    }
+    wanted, item = type(default), dict if tables else str
+    fits = type(value) is wanted and (
+        not isinstance(value, list) or all(isinstance(one, item) for one in value)
+    )
+    if not fits:
+        raise ConfigError(f"expected {words[wanted]}")
+
+
+def path(value: str) -> None:
+    """Refuse what is no plain absolute path."""
+    if not value.startswith("/"):
+        raise ConfigError(f'"{value}" is not absolute')
+    if ".." in value.split("/"):
+        raise ConfigError(f'"{value}" holds ".."')
+    if any(ord(letter) < 32 for letter in value):
+        raise ConfigError(f"{value!r} holds a control character")
+
+
+def _mount(item: dict[str, Any], where: str) -> None:
+    with At(f"{where}.source"):
+        path(item.get("source", ""))
+    with At(f"{where}.destination"):
+        to = item.get("destination") or item["source"]
+        path(to)
+        if os.path.normpath(to).strip("/") == "":
+            raise ConfigError("the container's root is not to be covered")
+    for option in item.get("options", ()):
+        if option in REFUSED:
+            raise ConfigError(
+                f"{where}.options", f'"{option}" would let the container change the host\'s mounts'
+            )
+
+
+def _device(item: dict[str, Any], where: str) -> None:
+    with At(f"{where}.path"):
+        path(item.get("path", ""))
+        if not item["path"].startswith("/dev/"):
+            raise ConfigError(f'"{item["path"]}" is not below /dev')
+        if set("*?[") & set(os.path.dirname(item["path"])):
+            raise ConfigError(f'"{item["path"]}": only the last name can be a pattern')
+    access = item.get("access", "rw")
+    if not access or set(access) - set("rwm") or len(set(access)) < len(access):
+        raise ConfigError(f"{where}.access", f'"{access}" is not made of r, w, m')
+
+
+def _env(held: dict[str, Any], where: str) -> None:
+    for table, values in held.items():
+        with At(f"{where}.{table}"):
+            if table not in (*ENV, "unset"):
+                raise ConfigError(f"unknown setting (have {', '.join([*ENV, 'unset'])})")
+            fit(values, [] if table == "unset" else {})
+        for name in values:
+            if not name or "=" in name or "\0" in name:
+                raise ConfigError(f"{where}.{table}", f"{name!r} is no name of a variable")
+            if table != "unset":
+                with At(f"{where}.{table}.{name}"):
+                    fit(values[name], "")
+                    if "\0" in values[name]:
+                        raise ConfigError("holds a null byte")
+
+
+def limit(name: str, value: object) -> dict[str, Any]:
+    """Return a limit of the program: unlimited, a number, or "SOFT:HARD" of these."""
+    if name not in LIMITS:
+        raise ConfigError(f"unknown limit (have {', '.join(LIMITS)})")
+    words = str(value).split(":") if type(value) in (int, str) else []
+    numbers = [
+        UNLIMITED if word == "unlimited" else int(word)
+        for word in words
+        if word == "unlimited" or (word.isascii() and word.isdecimal())
+    ]
+    if len(numbers) != len(words) or len(numbers) not in (1, 2) or max(numbers) > UNLIMITED:
+        raise ConfigError('expected a number, "unlimited" or "SOFT:HARD" of these')
+    soft, hard = numbers[0], numbers[-1]
+    if soft > hard:
+        raise ConfigError("the soft limit is above the hard one")
+    return {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+
+
+# --- edits
+
+
+def sections(part: Part, host: Host, notes: Notes) -> list[Section]:
+    """Return the edits of a part; ConfigError when the host lacks what is not optional."""
+    made: list[Section] = []
+    if part.get("host-namespaces"):
+        where = edits.Place(f"{part.where}host-namespaces")
+        made.append((where, {"dropNamespaces": part.get("host-namespaces")}))
+    for index, item in enumerate(part.get("mounts")):
+        where = edits.Place(f"{part.where}mounts[{index}]")
+        if host.there(item["source"]):
+            made.append((where, {"mounts": [bind(host, item)]}))
+        elif item.get("if-exists"):
+            notes.skip(where, f"this host has no {item['source']}")
+        else:
+            raise ConfigError(where, f"this host has no {item['source']}")
+    for table, values in part.get("env").items():
+        for name in values:
+            where = edits.Place(f"{part.where}env.{table}.{name}")
+            if table == "unset":
+                made.append((where, {"envUnset": [name]}))
+            else:
+                made.append((where, {ENV[table]: [f"{name}={values[name]}"]}))
+    for index, item in enumerate(part.get("devices")):
+        where = edits.Place(f"{part.where}devices[{index}]")
+        found = nodes(host, item["path"])
+        if found:
+            section = edits.node_edits(found)
+            for node in section["deviceNodes"]:
+                node["permissions"] = item.get("access", "rw")
+            made.append((where, section))
+        elif item.get("optional"):
+            notes.skip(where, f"this host has no {item['path']}")
+        else:
+            raise ConfigError(where, f"this host has no device {item['path']}")
+    for name, value in part.get("limits").items():
+        where = edits.Place(f"{part.where}limits.{name}")
+        wanted, most = limit(name, value), highest(name)
+        if wanted["hard"] > most:
+            notes.skip(where, f"what is above {most}, our own hard limit")
+        for end in ("soft", "hard"):
+            wanted[end] = min(wanted[end], most)
+        made.append((where, {"rlimits": [wanted]}))
+    return made
+
+
+def highest(name: str) -> int:
+    """Return the highest hard limit of a kind (`memlock`) that we may set."""
+    import resource
+
+    hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+    may = int(procfs.field("self", "CapEff") or "0", 16) & CAP_SYS_RESOURCE
+    return UNLIMITED if may or hard == resource.RLIM_INFINITY else hard
+
+
+def bind(host: Host, item: dict[str, Any]) -> dict[str, Any]:
+    """Return the edit that mounts a path of the host."""
+    options = list(item.get("options") or ["rbind"])
+    options[:0] = [] if {"bind", "rbind"} & set(options) else ["rbind"]
+    options += [] if PROPAGATION & set(options) else ["rslave"]
+    for option, contrary in (("nosuid", "suid"), ("nodev", "dev")):
+        if not {option, contrary} & set(options):
+            options.append(option)
+    return {
+        "containerPath": item.get("destination") or item["source"],
+        "hostPath": host.root + item["source"],
+        "options": options,
+    }
+
+
+def nodes(host: Host, pattern: str) -> list[Node]:
+    """Return the host's nodes at a path, or those whose last name fits the pattern there."""
+    folder, _, last = pattern.rpartition("/")
+    paths = [pattern]
+    if set("*?[") & set(last):
+        from fnmatch import fnmatchcase
+
+        names = [name for name in host.dev_names(folder) if fnmatchcase(name, last)]
+        paths = [f"{folder}/{name}" for name in names]
+    return [node for node in map(host.node, paths) if node is not None]
