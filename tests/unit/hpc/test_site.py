@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
-from ocirt_hpc import site
+from ocirt_hpc import parts, site
 
 from ocirt.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = (ROOT / "docs/devices.md").read_text()
 
 
 @pytest.fixture
@@ -93,3 +97,19 @@ def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo", 0o600)
     with pytest.raises(ConfigError, match="is not a regular file"):
         site.load(str(tmp_path / "fifo"))
+
+
+def test_the_example_of_the_docs_is_good(file):
+    text = DOCS.partition("## What the site adds by itself")[2]
+    block = text.partition("    [stage]\n")[2].partition("\n`requested`")[0]
+    lines = ["[stage]", *[line.removeprefix("    ") for line in block.splitlines()]]
+    here = site.load(file("\n".join(lines)))
+    (part,) = here.parts
+    assert part.row.keys() == parts.PART.keys()
+    assert here.modules["cvmfs"].row.keys() <= parts.MODULE.keys()
+    assert here.profiles["wide"].get("modules") == ["cvmfs"]
+
+
+@pytest.mark.parametrize("key", site.KEYS)
+def test_every_setting_is_in_the_docs(key):
+    assert f"| `{'.'.join(key)}` |" in DOCS
