@@ -55,6 +55,8 @@ def apply(
 # may be `always`, it may have hooks; or a string may be written in a way that hides a name.
 FOR_ALL = (b"always", b"hooks", b"\\", b'"""', b"'''")
 
+GLANCE = 1 << 16  # bytes; a longer file may say anything
+
 
 def mentioned(env: Iterable[str], folder: str) -> bool:
     """Whether a file of the site's settings may concern a container with these variables.
@@ -62,9 +64,9 @@ def mentioned(env: Iterable[str], folder: str) -> bool:
     It does if it holds the quoted name of one, or a word of FOR_ALL.  Not parsed: the stage does
     that, and refuses what is wrong, once it is awake; waking it in vain costs time alone.
     """
-    names = [item.partition("=")[0].encode("utf-8", "surrogateescape") for item in env]
-    wanted = [quote + name + quote for name in names for quote in (b'"', b"'")]
-    wanted += FOR_ALL
+    names = "\n".join([item.partition("=")[0] for item in env]).encode("utf-8", "surrogateescape")
+    # Either quote ends a word, in a name as well: one pass over the file, however many variables.
+    words = set(names.replace(b"\n", b'"').replace(b"'", b'"').split(b'"')) - {b""}
     for path in (f"{folder}/hpc.toml", f"{folder}/hpc.d"):
         try:
             files = [f"{path}/{name}" for name in os.listdir(path)] if path[-2:] == ".d" else [path]
@@ -72,11 +74,16 @@ def mentioned(env: Iterable[str], folder: str) -> bool:
             continue
         for file in files:
             try:
-                with open(file, "rb", buffering=0) as opened:
-                    text = opened.read(1 << 20)
+                fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                try:
+                    text = os.read(fd, GLANCE)
+                finally:
+                    os.close(fd)
             except OSError:
                 continue
-            if any(name in text for name in wanted):
+            if len(text) == GLANCE or any(word in text for word in FOR_ALL):
+                return True
+            if not words.isdisjoint(text.replace(b"'", b'"').split(b'"')):
                 return True
     return False
 

@@ -181,8 +181,11 @@ def test_never_is_never(place, annotations):
         (SITE, ["HPC=1"], True),
         (SITE.replace('"', "'"), ["HPC=1"], True),
         (SITE, ["HP=1", "PC=1"], False),
+        ('x = ["it\'s"]\n', ["it's=1"], True),
+        ("x = ['', \"\"]\n", ["=1", "", "A\nB=1"], False),
         (MODULES, ["WANT_E=1"], True),
         (MODULES, ["A=1"], False),
+        ("# long\n" * 10000, [], True),
     ],
 )
 def test_the_site_wakes_the_stage(tmp_path, text, env, wakes):

@@ -1,0 +1,102 @@
+"""What a site adds, in real containers: mounts, users, accounts, hooks, the host's namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import only_ocirt
+
+pytestmark = only_ocirt("other runtimes have no site of their own")
+
+
+@pytest.fixture
+def site(workdir):
+    """Write the settings of a site; return the option that names them."""
+    path = Path(workdir) / "site"
+    path.mkdir(mode=0o755)
+    (path / "share").mkdir()
+    (path / "share/file").write_text("shared")
+
+    def write(text):
+        file = path / "hpc.toml"
+        file.touch(mode=0o600)
+        file.write_text(text.replace("HERE", str(path)))
+        return "--hpc-config", str(file)
+
+    write.path = path
+    return write
+
+
+def run(runtime, options, bundle):
+    return runtime(*options, "run", "--bundle", bundle.path, bundle.id)
+
+
+SHARE = '[[mounts]]\nsource = "HERE/share"\ndestination = "/scratch/deep"\n'
+
+
+def test_a_site_gives_its_file_system(runtime, bundle, site):
+    b = bundle.sh("cat /scratch/deep/file; echo -n x > /scratch/deep/new; echo $SITE")
+    options = site(f'[stage]\ntrigger = "always"\n[env.set]\nSITE = "here"\n{SHARE}')
+    assert run(runtime, options, b).out == "sharedhere\n"
+    assert (site.path / "share/new").read_text() == "x"
+
+
+def test_a_link_of_the_image_leads_nowhere_else(runtime, bundle, site):
+    b = bundle.sh("cat /scratch/deep/file")
+    outside = site.path / "outside"
+    outside.mkdir()
+    os.symlink(outside, b.inside("/scratch"))
+    assert run(runtime, site(f'[stage]\ntrigger = "always"\n{SHARE}'), b).out == "shared"
+    assert list(outside.iterdir()) == []
+
+
+def test_another_user_has_a_name_and_no_capabilities(runtime, bundle, site):
+    b = bundle.sh("id -u; id -g; id -un; grep -E 'Cap(Eff|Prm|Amb)' /proc/self/status")
+    options = site(
+        '[stage]\ntrigger = "always"\n[user]\nmode = "fixed"\nvalue = "1234:56"\naccounts = true\n'
+    )
+    lines = run(runtime, options, b).out.splitlines()
+    assert lines[:3] == ["1234", "56", "user1234"]
+    assert [line.split()[1] for line in lines[3:]] == ["0" * 16] * 3
+
+
+def test_a_job_shares_namespaces_with_the_host(runtime, bundle, site):
+    kinds = ("cgroup", "ipc", "net", "pid", "uts", "mnt")
+    b = bundle.sh(f"for n in {' '.join(kinds)}; do readlink /proc/self/ns/$n; done")
+    options = (*site(""), "--hpc-profile", "hpc-job")
+    b.config["hostname"] = "box"
+    b.save()
+    result = run(runtime, options, b)
+    here = [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
+    there = result.out.splitlines()
+    assert there[:-1] == here[:-1], result
+    assert there[-1] != here[-1]
+
+
+def test_a_hook_of_the_site_runs(runtime, bundle, site):
+    hook = site.path / "hook"
+    hook.touch(mode=0o755)
+    hook.write_text(f"#!/bin/sh\ncat > {site.path}/state\n")
+    (site.path / "hooks.d").mkdir(mode=0o755)
+    file = site.path / "hooks.d/a.json"
+    file.touch(mode=0o644)
+    document = {
+        "version": "1.0.0", "hook": {"path": str(hook)}, "when": {"commands": ["sh$"]},
+        "stages": ["createRuntime"],
+    }  # fmt: skip
+    file.write_text(json.dumps(document))
+    b = bundle.sh("true")
+    result = run(runtime, site('[hooks]\ndirs = ["HERE/hooks.d"]\n'), b)
+    assert result.code == 0, result
+    assert json.loads((site.path / "state").read_text())["id"] == b.id
+
+
+def test_a_source_that_is_not_there_leaves_nothing(runtime, bundle, site):
+    text = SHARE.replace("/share", "/gone")
+    result = run(runtime, site(f'[stage]\ntrigger = "always"\n{text}'), bundle.sh("true"))
+    assert result.code == 1
+    assert f"hpc.toml: mounts[0]: this host has no {site.path}/gone" in result.error
