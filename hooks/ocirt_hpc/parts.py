@@ -213,7 +213,7 @@ def limit(name: str, value: object) -> dict[str, Any]:
     numbers = [
         UNLIMITED if word == "unlimited" else int(word)
         for word in words
-        if word == "unlimited" or (word.isascii() and word.isdecimal())
+        if word == "unlimited" or (word.isascii() and word.isdecimal() and len(word) <= 20)
     ]
     if len(numbers) != len(words) or len(numbers) not in (1, 2) or max(numbers) > UNLIMITED:
         raise ConfigError('expected a number, "unlimited" or "SOFT:HARD" of these')

@@ -163,11 +163,12 @@ def read(value: str, users: _Users) -> Account:
     who, colon, group = value.partition(":")
     for word in (who, group) if colon else (who,):
         if word.isascii() and word.isdecimal():
-            if int(word) > LARGEST_ID:
-                raise ConfigError(f'"{value}": {word} is no id')
-        elif word is group or not word:
-            raise ConfigError(f'"{value}" is not UID, UID:GID or a name')
-    number = int(who) if who.isdecimal() else None
+            # Python refuses to read very long numbers.
+            if len(word) > 10 or int(word) > LARGEST_ID:
+                raise ConfigError(f'"{value:.80}" holds a number that is no id')
+        elif word is group or not word or not word.isprintable():
+            raise ConfigError(f"{value!r:.80} is not UID, UID:GID or a name")
+    number = int(who) if who.isascii() and who.isdecimal() else None
     found = users.user(who if number is None else number)
     if found is None and number is None:
         raise ConfigError(f'the host knows no user "{who}"')

@@ -95,6 +95,7 @@ def test_a_source_that_is_not_there(place):
         ('[env.set]\nA = "\\u0000"\n', "env.set.A: holds a null byte"),
         ("[limits]\nsize = 1\n", r"limits.size: unknown limit \(have as,"),
         ("[limits]\nstack = -1\n", "limits.stack: expected a number"),
+        (f'[limits]\nstack = "{"9" * 5000}"\n', "limits.stack: expected a number"),
         ("[limits]\nstack = true\n", "limits.stack: expected a number"),
         ('[limits]\nstack = "1:2:3"\n', "limits.stack: expected a number"),
         ('[limits]\nstack = "2:1"\n', "limits.stack: the soft limit is above the hard one"),

@@ -71,7 +71,10 @@ def test_root_keeps_its_capabilities(place):
         (":", "is not UID, UID:GID or a name"),
         ("1000:", "is not UID, UID:GID or a name"),
         ("-1:0", 'knows no user "-1"'),
-        ("4294967295:0", "4294967295 is no id"),
+        ("4294967295:0", "holds a number that is no id"),
+        ("9" * 5000, "holds a number that is no id"),
+        ("1000:" + "9" * 5000, "holds a number that is no id"),
+        ("\u0661\u0660:5", "knows no user"),
         ("../etc", "knows no user"),
     ],
 )
@@ -82,6 +85,13 @@ def test_a_value_that_means_nobody(place, value, words):
     with pytest.raises(ConfigError, match=words) as caught:
         place.ask(f'{ALWAYS}[user]\nmode = "env"\n', env=[f"OCIRT_USER={value}"])
     assert str(caught.value).startswith("process.env: OCIRT_USER: ")
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\udcff", "a\nb:1", "root\x1b"])
+def test_a_variable_of_noise_is_an_error_that_can_be_read(place, value):
+    with pytest.raises(ConfigError, match="is not UID, UID:GID or a name") as caught:
+        place.ask(f'{ALWAYS}[user]\nmode = "env"\n', env=[f"OCIRT_USER={value}"])
+    assert str(caught.value).isprintable()
 
 
 def test_the_caller(place):
