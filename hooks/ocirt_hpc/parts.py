@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 
 from ocirt.errors import At, ConfigError
-from ocirt.kernel import procfs
 from ocirt_hpc import edits
+from ocirt_hpc.limits import UNLIMITED, highest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ LIMITS = (
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
     "rtprio", "rttime", "sigpending", "stack",
 )  # fmt: skip
-UNLIMITED = (1 << 64) - 1
-CAP_SYS_RESOURCE = 1 << 24
 
 # config-linux.md, "Namespaces"; mount and user namespaces keep a container a container.
 NAMESPACES = ("cgroup", "ipc", "network", "pid", "uts")
@@ -268,15 +266,6 @@ def sections(part: Part, host: Host, notes: Notes) -> list[Section]:
             wanted[end] = min(wanted[end], most)
         made.append((where, {"rlimits": [wanted]}))
     return made
-
-
-def highest(name: str) -> int:
-    """Return the highest hard limit of a kind (`memlock`) that we may set."""
-    import resource
-
-    hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
-    may = int(procfs.field("self", "CapEff") or "0", 16) & CAP_SYS_RESOURCE
-    return UNLIMITED if may or hard == resource.RLIM_INFINITY else hard
 
 
 def bind(host: Host, item: dict[str, Any]) -> dict[str, Any]:

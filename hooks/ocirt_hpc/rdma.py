@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from ocirt import log
 from ocirt.errors import ConfigError
-from ocirt.kernel import procfs
 from ocirt_hpc import topology
 from ocirt_hpc.host import Node, pci_address
+from ocirt_hpc.limits import UNLIMITED, highest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ FOLDER = "/dev/infiniband"
 # Classes of nodes: uverbsN for everybody; umadN and issmN with the site's consent.
 KINDS = ("infiniband_verbs", "infiniband_mad")
 
-UNLIMITED = (1 << 64) - 1  # RLIM_INFINITY as config.json has it
 ENOUGH = 1 << 30  # bytes; below that, large messages fail to register
-CAP_SYS_RESOURCE = 1 << 24
 
 OPTIONS = ["bind", "ro", "nosuid", "nodev", "noexec", "private"]
 
@@ -232,22 +230,13 @@ def memlock_edits(setting: str) -> dict[str, Any]:
             "rdma.memlock in hpc.toml", f'"{setting}" is not unlimited, keep or a number of bytes'
         )
     wanted = UNLIMITED if setting == "unlimited" else int(setting)
-    limit = min(wanted, _highest())
+    limit = min(wanted, highest("memlock"))
     if limit < min(wanted, ENOUGH):
         log.warning(
             f"programs can pin {limit} bytes for RDMA (hard RLIMIT_MEMLOCK), which is little;"
             " raise it for the engine or the user, in limits.conf or LimitMEMLOCK"
         )
     return {"rlimits": [{"type": "RLIMIT_MEMLOCK", "soft": limit, "hard": limit}]}
-
-
-def _highest() -> int:
-    """Return the highest RLIMIT_MEMLOCK that we may set."""
-    from resource import RLIM_INFINITY, RLIMIT_MEMLOCK, getrlimit
-
-    hard = getrlimit(RLIMIT_MEMLOCK)[1]
-    may = int(procfs.field("self", "CapEff") or "0", 16) & CAP_SYS_RESOURCE
-    return UNLIMITED if may or hard == RLIM_INFINITY else hard
 
 
 def hint_edits(chosen: Iterable[Chosen]) -> dict[str, Any]:

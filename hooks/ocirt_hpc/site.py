@@ -72,6 +72,7 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
 # settings that take one of these words
 WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "trigger"): ("requested", "always", "never"),
+    ("rdma", "with-gpus"): ("none", "nearest", "all"),
     ("user", "mode"): ("image", "fixed", "caller", "env"),
     ("user", "home"): ("none", "bind", "tmpfs"),
 }

@@ -217,7 +217,7 @@ def test_hints_name_ports(tmp_path):
 
 
 def test_memory_that_can_be_pinned(monkeypatch):
-    monkeypatch.setattr(rdma, "_highest", lambda: rdma.UNLIMITED)
+    monkeypatch.setattr(rdma, "highest", lambda name: rdma.UNLIMITED)
 
     def limit(setting):
         (found,) = rdma.memlock_edits(setting)["rlimits"]
@@ -228,5 +228,5 @@ def test_memory_that_can_be_pinned(monkeypatch):
     assert rdma.memlock_edits("keep") == {}
     with pytest.raises(ConfigError, match=r"rdma.memlock in hpc.toml: .*not unlimited, keep"):
         rdma.memlock_edits("lots")
-    monkeypatch.setattr(rdma, "_highest", lambda: 65536)
+    monkeypatch.setattr(rdma, "highest", lambda name: 65536)
     assert limit("unlimited") == (65536, 65536)
