@@ -13,6 +13,7 @@ from errno import EACCES, EBUSY
 from ocirt import cgroup as groups
 from ocirt import checks, handover, jsonio, plan, shape, state
 from ocirt.cgroup import within
+from ocirt.cgroup.files import read
 from ocirt.errors import At, ConfigError, Error, KernelError, StateError
 from ocirt.kernel import procfs
 from ocirt.launch import Init
@@ -187,11 +188,22 @@ class Draft:
         self.manager: Manager | None = groups.from_record(record) if record else None
         self.proc = _open_init(self.container, fds)
         self.spaces = _spaces(self.proc, fds)
-        self.attach, self.directory = (
-            within.places(self.manager, wish.cgroups) if self.manager else ([], None)
-        )
+        self.attach, self.directory = self._places()
         self.context = self._context()
         self.plan = plan.compile_entry(self.config, self.context)
+
+    def _places(self) -> tuple[list[tuple[str, str]], str | None]:
+        """Return the files to attach by, and the cgroup2 directory to be cloned into."""
+        if self.manager is None:
+            return [], None
+        attach, directory = within.places(self.manager, self.wish.cgroups)
+        if attach or not directory or "user" not in self.spaces or self.wish.rootless:
+            return attach, directory
+        # Who has joined that user namespace may not clone into a cgroup of its root, but attach by
+        # a file that was opened out here.  Beware of no room in there, as _clone does.
+        if read(f"{directory}/cgroup.subtree_control").strip():
+            directory = self.own_cgroup() or directory
+        return [("cgroup.procs", f"{directory}/cgroup.procs")], None
 
     def _context(self) -> plan.Context:
         wish, record = self.wish, self.container.record

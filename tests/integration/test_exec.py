@@ -1075,6 +1075,23 @@ def test_where_the_cgroup_hands_controllers_down_it_goes_where_the_init_went(nes
     nested.refuses("true", options=["--cgroup", "/"], saying="device or resource busy")
 
 
+@needs_v2
+@only_ocirt("runc 1.1 leaves the cgroup to the machine's root")
+@pytest.mark.parametrize("divided", [False, True], ids=["whole", "divided"])
+def test_a_cgroup_that_belongs_to_the_containers_root(execute, divided):
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
+    execute.container(linux=NAMESPACES["every"], more_mounts=[mount])
+    own = cgroup_of(execute.b, "")
+    assert os.stat(own).st_uid == 100000
+    if divided:
+        with open("/sys/fs/cgroup/cgroup.controllers") as file:
+            one = file.read().split()[-1]
+        move = "for pid in 1 0; do echo $pid > i/cgroup.procs; done"
+        execute.sh(f"cd /sys/fs/cgroup; mkdir i; {move}; echo +{one} > cgroup.subtree_control")
+    found = cgroups_of(execute.prints("cat", "/proc/self/cgroup"))
+    assert found[""] == ("/i" if divided else "/")
+
+
 # --- the escapes that runtimes have known
 
 
