@@ -125,7 +125,7 @@ def kill(container: Container, number: int, everyone: bool) -> None:
     Without a pid namespace of its own the container has no init whose death ends the rest, so
     there every process gets the signal.
     """
-    manager = _manager(container)
+    manager = manager_of(container)
     alive = container.alive()
     if not alive and not everyone:
         raise NotRunning
@@ -149,7 +149,8 @@ def _signal_all(container: Container, manager: Manager | None, number: int) -> N
             pass
 
 
-def _manager(container: Container) -> Manager | None:
+def manager_of(container: Container) -> Manager | None:
+    """Return the manager of a container's cgroups, None when it has none."""
     record = container.record.get("cgroup")
     return groups.from_record(record) if record else None
 
@@ -171,7 +172,7 @@ def resume(root: str, container_id: str) -> None:
 
 
 def _freezer(container: Container) -> Manager:
-    manager = _manager(container)
+    manager = manager_of(container)
     if manager is None:
         raise StateError("cannot toggle freezer: cgroups not configured for container")
     return manager
@@ -182,7 +183,7 @@ def processes(container: Container) -> list[int]:
 
     Without a cgroup they are told by the pid namespace, or else by descent from the init.
     """
-    manager = _manager(container)
+    manager = manager_of(container)
     if manager and manager.directories():
         return manager.pids()
     if not container.alive():
@@ -266,7 +267,7 @@ def _half_written(path: str) -> set[str]:
 
 def destroy(container: Container) -> list[HookError]:
     """End what still runs, remove cgroup and record; return what the poststop hooks complain of."""
-    manager = _manager(container)
+    manager = manager_of(container)
     if container.alive():
         if not container.record["own_pid_namespace"]:
             # While the init lives, those who are told by descent from it still can be.

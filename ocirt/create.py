@@ -96,13 +96,15 @@ class Made:
     was left out.  notes: what the kernel refused without harm.
     """
 
-    def __init__(self, container: Container, init: Init, console: int, warnings: list[str]) -> None:
+    def __init__(
+        self, container: Container, pid: int, console: int, warnings: list[str], notes: list[str]
+    ) -> None:
         self.container = container
-        self.pid = init.pid
+        self.pid = pid
         self.console = console
         self.listener: Listener | None = None
         self.warnings = warnings
-        self.notes = init.warnings
+        self.notes = notes
 
 
 class Draft:
@@ -269,29 +271,34 @@ def create(wish: Wish) -> Made:
         raise
 
 
-def _make(draft: Draft, undo: Undo) -> Made:
-    wish, config, manager = draft.wish, draft.config, draft.manager
-    has_mounts = draft.context.namespaces.has("mount")
-    record = {
+def new_record(draft: Draft) -> dict[str, Any]:
+    """Return what the state of a container starts with."""
+    spaces = draft.context.namespaces
+    hooks = draft.config.get("hooks") or {}
+    return {
         "version": state.VERSION,
-        "id": wish.container_id,
+        "id": draft.wish.container_id,
         "bundle": draft.bundle,
         "rootfs": draft.rootfs,
         "created": state.now(),
-        "annotations": config.get("annotations") or {},
+        "annotations": draft.config.get("annotations") or {},
         "phase": state.CREATING,
-        "cgroup": manager.record() if manager else None,
-        "own_pid_namespace": "pid" in draft.context.namespaces.new,
+        "cgroup": draft.manager.record() if draft.manager else None,
+        "own_pid_namespace": "pid" in spaces.new,
         "notify": draft.notify,
         "resctrl": draft.resctrl.record if draft.resctrl else None,
-        "no_new_keyring": wish.no_new_keyring,
+        "no_new_keyring": draft.wish.no_new_keyring,
         # Without a mount namespace the mounts are made in the caller's, and `delete` takes them
         # away; what was there before stays.
-        "host_mounts": None if has_mounts else mounts.below(draft.rootfs),
-        "hooks": [
-            stage for stage in ("poststart", "poststop") if (config.get("hooks") or {}).get(stage)
-        ],
+        "host_mounts": None if spaces.has("mount") else mounts.below(draft.rootfs),
+        "stdio": procfs.stdio(),  # which a checkpoint has to tell from what the program opens
+        "hooks": [stage for stage in ("poststart", "poststop") if hooks.get(stage)],
     }
+
+
+def _make(draft: Draft, undo: Undo) -> Made:
+    wish, config, manager = draft.wish, draft.config, draft.manager
+    record = new_record(draft)
     container = state.claim(wish.root, wish.container_id, record)
     undo.add(poststop, container, (config.get("hooks") or {}).get("poststop") or [])
     undo.add(container.remove)
@@ -370,7 +377,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         done.append(devices.close)
 
     def hooks(_: int) -> None:
-        _runtime_hooks(container, config, init.pid)
+        runtime_hooks(container, config, init.pid)
 
     def ready(_: int) -> None:
         handover.set_rlimits(init.pid, config)
@@ -408,7 +415,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
     init.close()
     for step in done:
         step()
-    made = Made(container, init, console, draft.warnings())
+    made = Made(container, init.pid, console, draft.warnings(), init.warnings)
     made.listener = readiness
     return made
 
@@ -446,7 +453,8 @@ def _close(fds: list[int]) -> None:
         os.close(fds.pop())
 
 
-def _runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> None:
+def runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> None:
+    """Run the hooks that run outside while the container is being made."""
     # "created": in the specification creating is step 2, and these hooks are steps 3 and 4.
     text = state_text(container, state.CREATED, pid)
     hooks = config.get("hooks") or {}

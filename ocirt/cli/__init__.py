@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     # verb      module                 what it does
+    "checkpoint": ("ocirt.cli.checkpoint", "save a running container into files"),
     "completion": ("ocirt.cli.completion", "print a script that completes command lines"),
     "create":   ("ocirt.cli.create",   "create a container"),
     "delete":   ("ocirt.cli.delete",   "delete what a container holds, often one run detached"),
@@ -35,6 +36,7 @@ COMMANDS = {
     "pause":    ("ocirt.cli.pause",    "stop all processes of a container where they stand"),
     "plan":     ("ocirt.cli.plan",     "print what create would do, step by step, and do nothing"),
     "ps":       ("ocirt.cli.ps",       "print the processes of a container"),
+    "restore":  ("ocirt.cli.restore",  "bring a container back from its checkpoint"),
     "resume":   ("ocirt.cli.resume",   "let the processes of a paused container go on"),
     "run":      ("ocirt.cli.run",      "create and start a container"),
     "setup":    ("ocirt.cli.setup",    "register ocirt with an engine, or take that back"),

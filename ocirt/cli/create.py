@@ -44,15 +44,20 @@ def wish(arguments: Arguments, settings: Settings) -> Wish:
     made.no_new_keyring = arguments.no_new_keyring
     made.preserve_fds = arguments.preserve_fds
     made.pmi_fd = arguments.pmi_fd
+    made.devices = arguments.device
+    settle(made, settings)
+    return made
+
+
+def settle(made: Wish, settings: Settings) -> None:
+    """Add to a wish what stands before the verb."""
     made.rootless = settings.rootless
     made.seccomp_cache = settings.seccomp_cache
     made.cgroup_driver = settings.cgroup_driver
-    made.devices = arguments.device
     made.cdi_annotations = settings.cdi_annotations
     made.cdi_dirs = settings.cdi_dirs
     made.hpc_config = settings.hpc_config
     made.hpc_profile = settings.hpc_profile
-    return made
 
 
 def run(arguments: Arguments, settings: Settings) -> int:

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt.cli.options import Arguments
     from ocirt.cli.settings import Settings
+    from ocirt.console import Foreground
     from ocirt.create import Made, Wish
 
 USAGE = "[options] ID"
@@ -42,6 +43,11 @@ def run(arguments: Arguments, settings: Settings) -> int:
     foreground = Foreground()  # before the container, so that no signal falls between
     made = _create(wish)
     create.report(made)
+    return attend(made, foreground, wish.root, keep=arguments.keep)
+
+
+def attend(made: Made, foreground: Foreground, root: str, *, keep: bool = False) -> int:
+    """See a running container through to its end and delete it; return what `run` exits with."""
     try:
         container.poststart(made.container)
         code = foreground.wait(made.pid, made.console, made.listener)
@@ -49,8 +55,8 @@ def run(arguments: Arguments, settings: Settings) -> int:
         container.destroy(made.container)
         raise
     made.container.unlock()
-    if not arguments.keep:
-        for failure in container.delete(wish.root, wish.container_id, force=True):
+    if not keep:
+        for failure in container.delete(root, made.container.id, force=True):
             log.warning(str(failure))
     return code
 

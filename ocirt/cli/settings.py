@@ -34,6 +34,7 @@ OPTIONS: tuple[Row, ...] = (
         "the site's settings for devices (default: /etc/ocirt/hpc.toml)",
     ),
     ("hpc-profile", "", "NAME", "", "what the site adds: [profile.NAME] of its settings"),
+    ("criu", "", "PATH", "criu", "the CRIU that checkpoint and restore use"),
     ("rootless", "", "WHEN", "auto", "go without what only root can do: true, false or auto"),
     ("version", "v", "", False, "print the version"),
 )
@@ -45,6 +46,7 @@ class Settings:
     """The decisions of the global options.
 
     cgroup_driver: "fs", "systemd" or "disabled".  rootless: go without what only root can do.
+    criu: the program, by name or path.
     cdi_annotations, cdi_dirs: whether a config may name devices, and where to look for them.
     root_given: the caller named the state root, so that a missing one is an error of his.
     """
@@ -67,6 +69,7 @@ class Settings:
         self.cdi_dirs: list[str] = [os.path.abspath(one) for one in arguments.cdi_spec_dir]
         self.hpc_config: str = arguments.hpc_config and os.path.abspath(arguments.hpc_config)
         self.hpc_profile: str = arguments.hpc_profile
+        self.criu: str = arguments.criu
         if arguments.rootless not in ("true", "false", "auto"):
             raise Error(f"invalid rootless: {arguments.rootless}: not true, false or auto")
         self._rootless: bool | None = {"true": True, "false": False}.get(arguments.rootless)

@@ -1,4 +1,4 @@
-"""Mounts that a container without a mount namespace leaves in its caller's.
+"""What is mounted, and taking away what a container without a mount namespace leaves behind.
 
 Rare, and so allowed to import ctypes when it comes to it.
 
@@ -7,29 +7,55 @@ proc(5), "/proc/pid/mountinfo"; umount2(2).
 
 from __future__ import annotations
 
+import os
+
+from ocirt.kernel import consts as k
 from ocirt.kernel.procfs import unescape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8  # linux/fs.h
 
 
-def below(path: str) -> list[str]:
+def table(pid: int | str = "self") -> list[tuple[str, str]]:
+    """Return (mount id, mount point as the process sees it), in the order of mounting."""
+    path = f"/proc/{pid}/mountinfo"
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        rows = [line.split(" ", 5) for line in file]
+    return [(row[0], unescape(row[4])) for row in rows]
+
+
+def below(path: str, pid: int | str = "self") -> list[str]:
     """Return the mount points strictly below a directory, in the order they were mounted."""
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            point = unescape(line.split(" ", 5)[4])
-            if point.startswith(path.rstrip("/") + "/"):
-                found.append(point)
-    return found
+    inside = path.rstrip("/") + "/"
+    return [point for _, point in table(pid) if point.startswith(inside)]
 
 
 def detach(path: str, kept: list[str]) -> None:
     """Take away what is mounted below a directory, newest first, but for the points `kept`."""
+    for point in reversed(below(path)):
+        if point not in kept:
+            _call("umount2", point, os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW)
+
+
+def unshare() -> None:
+    """Move this process into a mount namespace of its own, from which nothing gets out."""
+    _call("unshare", "mount namespace", k.CLONE_NEWNS)
+    _call("mount", "/", None, b"/", None, k.MS_REC | k.MS_SLAVE, None)
+
+
+def bind(source: str, target: str) -> None:
+    """Show a directory at another one, with what is mounted below it."""
+    flags = k.MS_BIND | k.MS_REC
+    _call("mount", target, os.fsencode(source), os.fsencode(target), None, flags, None)
+
+
+def _call(name: str, about: str, *arguments: Any) -> None:
     import ctypes
-    import os
 
     libc = ctypes.CDLL(None, use_errno=True)
-    for point in reversed(below(path)):
-        if point not in kept and libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), point)
+    if getattr(libc, name)(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), about)

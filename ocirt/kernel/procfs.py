@@ -60,13 +60,24 @@ def alive(pid: int, start_time: int) -> bool:
     return found is not None and found[1] == start_time and found[0] not in "ZX"
 
 
-def field(pid: int | str, name: str) -> str:
-    """Return one line's value of /proc/PID/status (`CapBnd`, `Uid`)."""
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+def field(pid: int | str, name: str, where: str = "status") -> str:
+    """Return one line's value of /proc/PID/status (`CapBnd`, `Uid`), or of another such file."""
+    with open(f"/proc/{pid}/{where}", encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.startswith(name + ":"):
                 return line[len(name) + 1 :].strip()
     return ""
+
+
+def stdio(pid: int | str = "self") -> list[str]:
+    """Return what descriptors 0 to 2 of a process are (`pipe:[1234]`), "" for a closed one."""
+    found = []
+    for number in range(3):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+        except OSError:
+            found.append("")
+    return found
 
 
 def in_user_namespace() -> bool:

@@ -242,6 +242,11 @@ def compile(config: dict[str, Any], context: Context) -> list[Op]:  # noqa: A001
     return _compile(OUTSIDE + INSIDE, config, context)
 
 
+def compile_mounts(config: dict[str, Any], context: Context) -> list[Op]:
+    """Return of the plan what is mounted and what is hidden, for whoever asks about these."""
+    return _compile((mounts.trees, mounts.make, devices.make, paths.cover), config, context)
+
+
 def compile_entry(config: dict[str, Any], context: Context) -> list[Op]:
     """Return the plan of one more process: config's `process`, in the container as it is."""
     return _compile(ENTER_OUTSIDE + ENTER_INSIDE, config, context)

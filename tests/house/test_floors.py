@@ -13,9 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     "ocirt.__main__": 6,
     "ocirt.cli": 5,
+    "ocirt.checkpoint": 4,
     "ocirt.container": 4,
     "ocirt.create": 4,
     "ocirt.doctor": 4,
+    "ocirt.restore": 4,
     "ocirt.update": 4,
     "ocirt": 3,  # launch, state, lifecycle, console, undo, ...
     "ocirt.cgroup": 2,

@@ -1,0 +1,260 @@
+"""One `criu swrk`: CRIU as a child of ours that serves one request over a socket, then exits.
+
+    runtime                           criu
+    fork ---------------------------> enters what it has to, sends a socket, is executed
+    request ----------------------->  works
+                             <------  NOTIFY script [descriptor]     (as often as it likes)
+    notify_success ---------------->
+                             <------  the answer, of the request's type
+
+What it says is not believed further than it goes: an answer that is none, or its end without
+one, is a failure like a refusal.
+
+CRIU: "RPC" and "Action scripts" of its documentation.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import (
+    AF_UNIX,
+    CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
+    MSG_TRUNC,
+    SCM_RIGHTS,
+    SOCK_SEQPACKET,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+    socketpair,
+)
+from _struct import Struct
+from errno import EIO
+
+from ocirt import log
+from ocirt.criu import rpc
+from ocirt.errors import Error, KernelError, strerror
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+LARGEST = 1 << 16  # bytes of an answer; the longest that there is holds a few names
+
+# Where Debian and others keep it, for callers whose PATH is that of a user.
+FALLBACK = "/usr/local/sbin:/usr/sbin:/sbin"
+
+_FD = Struct("=i")
+
+# Lines that tell nothing: every failure ends with the first; the second is said of every run
+# that lacks CAP_SYS_RESOURCE, the good ones too.
+_EMPTY_WORDS = ("FAILED.", "Can't setup RLIMIT_NOFILE")
+
+
+def find(program: str) -> str:
+    """Return the path of CRIU: `program` itself, or where PATH leads to."""
+    if "/" in program:
+        if not os.access(program, os.X_OK):
+            raise Error("--criu", program, "no such program")
+        return os.path.abspath(program)
+    for folder in f"{os.environ.get('PATH', '/usr/bin:/bin')}:{FALLBACK}".split(":"):
+        path = f"{folder}/{program}"
+        if folder and os.access(path, os.X_OK) and not os.path.isdir(path):
+            return path
+    what = f'"{program}": executable file not found in $PATH'
+    raise Error(what, "install CRIU, or name it with --criu")
+
+
+class Service:
+    """A CRIU that waits for its one request.
+
+    enter: what the child does before it becomes CRIU; an OSError or Error there is ours.  keep:
+    descriptors that it inherits; a request means CRIU's own when it gives a number.
+    """
+
+    def __init__(
+        self, path: str, enter: Callable[[], None] | None = None, keep: tuple[int, ...] = ()
+    ) -> None:
+        self.fds: list[int] = []  # descriptors that came with the last notification
+        self.pid, fd = _spawn(path, enter, keep)
+        self._socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
+
+    def ask(
+        self, request: dict[str, Any], notified: Callable[[str, int], None] | None = None
+    ) -> dict[str, Any]:
+        """Send the request, see to what CRIU notifies of, return the answer.
+
+        notified: gets the script's name and the pid that comes with it, 0 if none does.  When
+        it raises, CRIU is told of no success; `close` then waits for it to take everything back.
+        """
+        self._send(request)
+        while True:
+            answer = self._receive()
+            kind = answer.get("type", 0)
+            if not answer.get("success"):
+                raise Error(_refusal(answer))
+            if kind == rpc.NOTIFY and notified is not None:
+                notice = answer.get("notify", {})
+                try:
+                    notified(notice.get("script", ""), notice.get("pid", 0))
+                except BaseException:
+                    self._send({"type": rpc.NOTIFY, "notify_success": False})
+                    raise
+                finally:
+                    self._drop_fds()
+                self._send({"type": rpc.NOTIFY, "notify_success": True})
+            elif kind == request["type"]:
+                return answer
+            else:
+                raise Error(f"criu answered {_name(request['type'])} with {_name(kind)}")
+
+    def _send(self, request: dict[str, Any]) -> None:
+        log.debug(f"criu: {_name(request['type'])} {request}")
+        try:
+            self._socket.send(rpc.encode("criu_req", request))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died; what is received next says so
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(
+                LARGEST, CMSG_SPACE(4 * _FD.size), MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            data, ancillary, flags = b"", [], 0
+        self.fds += _descriptors(ancillary)
+        if not data:
+            raise Error(f"criu failed: {self._end()}")
+        if flags & MSG_TRUNC:
+            raise Error("criu sent what is no message", f"longer than {LARGEST} bytes")
+        answer = rpc.decode("criu_resp", data)
+        log.debug(f"criu: {_name(answer.get('type', 0))} {answer}")
+        return answer
+
+    def _end(self) -> str:
+        """Word how CRIU ended, having closed its side without an answer."""
+        code = self.close()
+        return f"unexpected EOF: signal {-code}" if code < 0 else f"unexpected EOF: exit {code}"
+
+    def take_fd(self) -> int:
+        """Return the descriptor that came with the notification, to be closed by the caller."""
+        if not self.fds:
+            raise Error("criu sent no descriptor")
+        return self.fds.pop(0)
+
+    def _drop_fds(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
+
+    def close(self) -> int:
+        """End the conversation, which ends CRIU; return its exit status, -number for a signal."""
+        self._socket.close()
+        self._drop_fds()
+        if not self.pid:
+            return 0
+        pid, self.pid = self.pid, 0
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+def _spawn(path: str, enter: Callable[[], None] | None, keep: tuple[int, ...]) -> tuple[int, int]:
+    """Start CRIU with our stdio; return its pid and our end of its socket, once it is CRIU."""
+    # By fork, since what has to be entered has to be entered by the child: we stay where we are
+    # and run the caller's hooks there.
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    pid = os.fork()
+    if not pid:
+        _become(path, enter, keep, theirs)
+    theirs.close()
+    try:
+        said, fds = b"", []
+        while True:
+            data, ancillary, _, _ = ours.recvmsg(1 << 12, CMSG_SPACE(_FD.size), MSG_CMSG_CLOEXEC)
+            fds += _descriptors(ancillary)
+            said += data
+            if not data:
+                break
+    finally:
+        ours.close()
+    number, _, where = said.removeprefix(_SOCKET).decode("utf-8", "surrogateescape").partition("\n")
+    if fds and not number:
+        return pid, fds[0]
+    for fd in fds:
+        os.close(fd)
+    os.waitpid(pid, 0)
+    raise Error(where) if number == "0" else KernelError(int(number or EIO), where or path)
+
+
+_SOCKET = b"\0"
+
+
+def _become(
+    path: str, enter: Callable[[], None] | None, keep: tuple[int, ...], mouth: socket
+) -> None:
+    """Be CRIU, having sent the other end of its socket; or say why not; never return."""
+    try:
+        try:
+            import _signal
+
+            for number in (13, 25):  # SIGPIPE and SIGXFSZ, which Python ignores
+                _signal.signal(number, _signal.SIG_DFL)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+            if enter is not None:
+                enter()
+            # Made here: CRIU looks for descriptors in the process that made its socket, and
+            # those of ours may lead to a mount namespace that it is not in.
+            ours, far = socketpair(AF_UNIX, SOCK_SEQPACKET)
+            packed = _FD.pack(far.fileno())
+            mouth.sendmsg([_SOCKET], [(SOL_SOCKET, SCM_RIGHTS, packed)])
+            far.close()
+            for fd in (*keep, ours.fileno()):
+                os.set_inheritable(fd, True)
+            os.execv(path, [path, "swrk", str(ours.fileno())])
+        except OSError as error:
+            # The strerror stays out: KernelError words it.
+            where = os.fsdecode(error.filename or path)
+            mouth.send(f"{error.errno or EIO}\n{where}".encode("utf-8", "surrogateescape"))
+        except Error as error:
+            mouth.send(f"0\n{error}".encode("utf-8", "surrogateescape"))
+    finally:
+        os._exit(127)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = []
+    for level, kind, packed in ancillary:
+        if level == SOL_SOCKET and kind == SCM_RIGHTS:
+            whole = len(packed) // _FD.size * _FD.size
+            found += [fd for (fd,) in _FD.iter_unpack(packed[:whole])]
+    return found
+
+
+def mute() -> None:
+    """Be heard by nobody, and hear nobody; to be done by the child."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+
+
+def _name(kind: int) -> str:
+    return rpc.TYPES[kind] if 0 <= kind < len(rpc.TYPES) else str(kind)
+
+
+def _refusal(answer: dict[str, Any]) -> str:
+    number = answer.get("cr_errno", 0)
+    words = f"criu failed: type {_name(answer.get('type', 0))} errno {number}"
+    return f"{words} ({strerror(number)})" if number > 0 else words
+
+
+def complaint(path: str) -> str:
+    """Return the last errors of a log of CRIU's with the log's name; only the name without any."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file if "Error (" in line]
+    except OSError:
+        return f"no log file {path}"
+    # "(00.127768) Error (criu/files-reg.c:1790): Can't …": the time tells nobody anything.
+    words = [line[line.index("Error (") :] for line in lines]
+    words = [line for line in words if not any(empty in line for empty in _EMPTY_WORDS)]
+    return ": ".join([f"log file {path}", *(["; ".join(words[-2:])] if words else [])])

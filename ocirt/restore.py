@@ -1,0 +1,294 @@
+"""Restore: bring a container back from a checkpoint, as far as its start, and let it run.
+
+    runtime                    init (scaffold)          criu                 container
+    state, cgroup
+    spawn -------------------> mounts all once,
+                               in a namespace of
+                               its own: what they
+                               need is there; exits
+    fork -------------------------------------------->  enters the cgroup,
+                                                        a mount namespace
+    request, answers to its notifications <---------->  makes ------------>  our own child
+    state, pid file
+
+CRIU makes the processes, our cgroup and our mounts are ready for them.  Its mount namespace
+keeps what it mounts on the way from everybody else, and ends with it, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ocirt import checkpoint, handover, jsonio, quick, state
+from ocirt.container import poststop
+from ocirt.create import Draft, Made, new_record, runtime_hooks
+from ocirt.criu import check, external, options, rpc, swrk
+from ocirt.errors import At, ConfigError, Error, StateError
+from ocirt.kernel import consts as k
+from ocirt.kernel import mounts, procfs
+from ocirt.launch import Init
+from ocirt.plan.namespaces import TYPES
+from ocirt.plan.ops import Op
+from ocirt.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.create import Wish
+    from ocirt.state import Container
+
+ROOT = "criu-root"  # where CRIU finds the rootfs: it must be a mount whose parent is not covered
+
+# The ops of a plan that leave something in the rootfs or the cgroup for good: mount points and
+# nodes, the device program.
+LASTING = frozenset({
+    "open_tree", "devices",
+    "propagation", "rootfs", "mount", "bind", "remount", "set_attr", "try", "mkdir", "symlink",
+    "node",
+})  # fmt: skip
+
+
+def restore(wish: Wish, images: checkpoint.Wish) -> Made:
+    """Make a container of the images of one; it runs when this returns.
+
+    Everything that can be refused is refused before anything on the machine changes; what fails
+    later is taken back.
+    """
+    draft = Draft(wish)
+    terminal = bool((draft.config.get("process") or {}).get("terminal"))
+    handover.check_console(wish.console_socket, wish.detach, terminal)
+    undo = Undo()
+    try:
+        if draft.edits is None:
+            return _Restoring(draft, images, undo).make()
+        with draft.edits:
+            return _Restoring(draft, images, undo).make()
+    except BaseException:
+        undo.run()
+        raise
+
+
+def scaffold(plan: list[Op]) -> list[Op]:
+    """Return the plan of a process that mounts what the container will see, and exits.
+
+    Whatever is missing for that in the rootfs it makes, as safely as for a new container.
+    """
+    before = next(index for index, op in enumerate(plan) if op.name in ("hook", "pivot"))
+    ops: list[Op] = []
+    for op in plan[:before]:
+        if op.name == "clone":
+            ops.append(Op("clone", (k.CLONE_NEWNS, ""), op.where, "a mount namespace"))
+        elif op.name in LASTING:
+            ops.append(op)
+    return [*ops, Op("exit", (0,))]
+
+
+class _Restoring:
+    """One restore; `fds` are kept open for CRIU, `pid` is the container's init once it lives."""
+
+    def __init__(self, draft: Draft, images: checkpoint.Wish, undo: Undo) -> None:
+        self.draft = draft
+        self.images = images
+        self.undo = undo
+        self.pid = 0
+        self.console = -1
+        self.fds: list[int] = []
+        self.service: swrk.Service | None = None
+        self.request = options.fields(options.RESTORE, images.arguments)
+        self.spaces = draft.context.namespaces
+        checkpoint.refuse_uncheckable(self.spaces.joined, self.spaces.has("mount"))
+        if "cgroup" in self.spaces.joined:
+            where = self.spaces.where["cgroup"]
+            raise ConfigError(where, "CRIU cannot put a container into a cgroup namespace")
+
+    def make(self) -> Made:
+        draft, wish = self.draft, self.draft.wish
+        path = swrk.find(self.images.criu)
+        version = check.version(path)
+        options.require(options.RESTORE, self.images.arguments, version)
+        checkpoint.require_external(self.spaces.joined, version)
+        if self.images.arguments.lazy_pages:
+            check.require_feature(path, "lazy_pages")
+        folders = checkpoint.Folders(self.images, "restore.log", make_images=False)
+        try:
+            stdio = _stdio(folders.images)
+            container = self._claim()
+            self._scaffold()
+            self._fill(folders, stdio, os.path.join(container.directory, ROOT))
+            self._run(path, container, folders)
+        finally:
+            folders.close()
+            _close(self.fds)
+        os.rmdir(os.path.join(container.directory, ROOT))
+        quick.write(container, draft.manager)
+        handover.write_pid_file(wish.pid_file, self.pid)
+        return Made(container, self.pid, self.console, draft.warnings(), [])
+
+    def _claim(self) -> Container:
+        draft, wish, manager = self.draft, self.draft.wish, self.draft.manager
+        hooks = draft.config.get("hooks") or {}
+        record = new_record(draft)
+        # As runc: the program started long ago, and was told so then.
+        record["hooks"] = [stage for stage in record["hooks"] if stage != "poststart"]
+        container = state.claim(wish.root, wish.container_id, record)
+        self.undo.add(poststop, container, hooks.get("poststop") or [])
+        self.undo.add(container.remove)
+        container.save()  # a crash from here on leaves what `delete --force` needs to know
+        container.save_config(draft.config)
+        os.mkdir(os.path.join(container.directory, ROOT), 0o755)
+        if manager:
+            manager.create(draft.linux.get("resources") or {})
+            self.undo.add(manager.undo)
+            self.undo.add(manager.kill, 9)
+        self.undo.add(self._kill)
+        return container
+
+    def _scaffold(self) -> None:
+        """Make mount points and device nodes that the rootfs lacks, put the device rules on."""
+        manager = self.draft.manager
+        init = Init(scaffold(self.draft.plan), self.draft.context.slots)
+        outside: list[tuple[str, int]] = []
+        try:
+            init.spawn()
+            if manager and manager.cgroup_dir():
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                fd = os.open(str(manager.cgroup_dir()), flags)
+                outside.append(("cgroup", fd))
+            init.send_outside(outside)
+            init.cloned()
+            init.send_inside([])
+            init.converse({})
+        finally:
+            init.kill()
+            _close([fd for _, fd in outside])
+
+    def _fill(self, folders: checkpoint.Folders, stdio: list[str], root: str) -> None:
+        """Say where everything is that the checkpoint left to the outside."""
+        draft = self.draft
+        self.request.update(folders.fields)
+        self.request.update(checkpoint.config_file(draft.config.get("annotations") or {}))
+        inherited = [
+            {"key": name, "fd": number}
+            for number, name in enumerate(stdio)
+            if name.startswith(("pipe:[", "file["))
+        ]
+        joins = []
+        for kind, path, where in draft.joined():
+            name = kind.removeprefix("ns.")
+            with At(where):
+                if name not in checkpoint.JOINED:
+                    joins.append({"ns": TYPES[name][1], "ns_file": path})
+                    continue
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.fds.append(fd)
+            inherited.append({"key": checkpoint.external_name(name), "fd": fd})
+        self.request.update(
+            root=root, inherit_fd=inherited, join_ns=joins,
+            ext_mnt=external.given(draft.plan, draft.rootfs),
+            evasive_devices=True, rst_sibling=True, manage_cgroups=True, notify_scripts=True,
+            orphan_pts_master=True,
+        )  # fmt: skip
+
+    def _run(self, path: str, container: Container, folders: checkpoint.Folders) -> None:
+        def enter() -> None:
+            self._enter(str(self.request["root"]), folders)
+
+        def notified(script: str, pid: int) -> None:
+            self._notified(script, pid, container)
+
+        self.service = swrk.Service(path, enter, (*folders.fds, *self.fds))
+        try:
+            # Read rather than known: in a cgroup namespace they have other names.
+            self.request["cg_root"] = _cgroups(self.service.pid)
+            answer = self.service.ask({"type": rpc.RESTORE, "opts": self.request}, notified)
+            code = self.service.close()
+            if code:
+                raise Error(
+                    f"criu failed: exit {code}" if code > 0 else f"criu failed: signal {-code}"
+                )
+        except Error as error:
+            self.service.close()
+            raise checkpoint.failed(error, folders) from None
+        if not self.pid or answer.get("restore", {}).get("pid") != self.pid:
+            raise Error("criu failed: it restored another process than it said")
+
+    def _enter(self, root: str, folders: checkpoint.Folders) -> None:
+        """Be in the container's cgroup, and see its rootfs as a mount; done by CRIU to be."""
+        manager = self.draft.manager
+        files = [path for _, path in manager.attach_files()] if manager else []
+        if manager and manager.cgroup_dir():
+            files.append(f"{manager.cgroup_dir()}/cgroup.procs")
+        for path in files:
+            with open(path, "wb", buffering=0) as file:
+                file.write(b"0")
+        mounts.unshare()
+        mounts.bind(self.draft.rootfs, root)
+        folders.reopen()
+
+    def _notified(self, script: str, pid: int, container: Container) -> None:
+        """Do our part at the points where CRIU stops for it."""
+        if script == "setup-namespaces":
+            runtime_hooks(container, self.draft.config, pid)
+        elif script == "orphan-pts-master" and self.service is not None:
+            self._take_terminal(self.service.take_fd())
+        elif script == "post-restore":
+            found = procfs.stat(pid)
+            if not pid or found is None:
+                raise Error("criu failed: it restored nothing")
+            self.pid = pid
+            container.record["pid"] = pid
+            container.record["start_time"] = found[1]
+            container.record["phase"] = state.CREATED
+            container.save()
+
+    def _take_terminal(self, master: int) -> None:
+        socket = self.draft.wish.console_socket
+        if not socket and self.draft.wish.detach:
+            os.close(master)
+            raise StateError("the checkpoint has a terminal, and nobody to give it to")
+        if not socket:
+            self.console = master
+            return
+        from ocirt import console
+
+        try:
+            console.send_fd(socket, master, b"/dev/ptmx")
+        finally:
+            os.close(master)
+
+    def _kill(self) -> None:
+        """End CRIU and what it has made so far, all of which are our children."""
+        if self.service is not None:
+            self.service.close()
+        if self.console >= 0:
+            os.close(self.console)
+        if self.pid:
+            try:
+                os.kill(self.pid, 9)
+                os.waitpid(self.pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+
+
+def _stdio(images: str) -> list[str]:
+    """Return what stdio was at the checkpoint; a directory without that holds no checkpoint."""
+    path = os.path.join(images, checkpoint.DESCRIPTORS)
+    with At("--image-path"):
+        found: Any = jsonio.load(path)
+        if found.__class__ is not list or any(name.__class__ is not str for name in found):
+            raise Error(path, "not a list of strings")
+    stdio: list[str] = found
+    return stdio[:3]
+
+
+def _cgroups(pid: int) -> list[dict[str, str]]:
+    """Return the cgroups of a process as CRIU's roots: one for each controller."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [line.rstrip("\n").split(":", 2) for line in file]
+    return [{"ctrl": name, "path": path} for _, names, path in rows for name in names.split(",")]
+
+
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
