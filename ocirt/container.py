@@ -307,5 +307,9 @@ def _end(container: Container, manager: Manager | None) -> None:
     for pause in (*(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02), *[0.1] * 100):
         if not container.alive():
             return
+        if pause == 0.1 and manager:
+            # A pid namespace ends only when nobody traces those in it any more: a restore that
+            # was killed leaves its CRIU behind, in the same cgroup.
+            manager.kill(9)
         time.sleep(pause)
     raise StateError("container init still running")

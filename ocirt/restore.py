@@ -146,22 +146,19 @@ class _Restoring:
 
     def _scaffold(self) -> None:
         """Make mount points and device nodes that the rootfs lacks, put the device rules on."""
-        manager = self.draft.manager
-        init = Init(scaffold(self.draft.plan), self.draft.context.slots)
-        outside: list[tuple[str, int]] = []
-        try:
-            init.spawn()
-            if manager and manager.cgroup_dir():
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-                fd = os.open(str(manager.cgroup_dir()), flags)
-                outside.append(("cgroup", fd))
-            init.send_outside(outside)
-            init.cloned()
-            init.send_inside([])
-            init.converse({})
-        finally:
-            init.kill()
-            _close([fd for _, fd in outside])
+        directory = self.draft.manager and self.draft.manager.cgroup_dir()
+        found = [("cgroup", str(directory), os.O_DIRECTORY)] if directory else []
+        _perform(scaffold(self.draft.plan), self.draft.context.slots, found)
+
+    def _loopback(self, pid: int) -> None:
+        """Bring up the loopback device of a network namespace that CRIU has made."""
+        ops = [
+            Op("join", ("ns.network", k.CLONE_NEWNET, 0), self.spaces.where["network"], "network"),
+            Op("clone", (0, ""), "", ""),
+            Op("loopback", (), self.spaces.where["network"], "lo up"),
+            Op("exit", (0,)),
+        ]
+        _perform(ops, {}, [("ns.network", f"/proc/{pid}/ns/net", 0)])
 
     def _fill(self, folders: checkpoint.Folders, stdio: list[str], root: str) -> None:
         """Say where everything is that the checkpoint left to the outside."""
@@ -223,12 +220,16 @@ class _Restoring:
             with open(path, "wb", buffering=0) as file:
                 file.write(b"0")
         mounts.unshare()
-        mounts.bind(self.draft.rootfs, root)
+        # CRIU gives the root back writable (4.1.1), but takes over what its source forbids.
+        read_only = bool((self.draft.config.get("root") or {}).get("readonly"))
+        mounts.bind(self.draft.rootfs, root, read_only=read_only)
         folders.reopen()
 
     def _notified(self, script: str, pid: int, container: Container) -> None:
         """Do our part at the points where CRIU stops for it."""
         if script == "setup-namespaces":
+            if "network" in self.spaces.new:
+                self._loopback(pid)
             runtime_hooks(container, self.draft.config, pid)
         elif script == "orphan-pts-master" and self.service is not None:
             self._take_terminal(self.service.take_fd())
@@ -269,6 +270,24 @@ class _Restoring:
                 os.waitpid(self.pid, 0)
             except (ProcessLookupError, ChildProcessError):
                 pass
+
+
+def _perform(plan: list[Op], slots: dict[str, int], files: list[tuple[str, str, int]]) -> None:
+    """Have an init carry out a plan to its end; files: the (word, path, flags) that it needs."""
+    init = Init(plan, slots)
+    fds: list[int] = []
+    try:
+        init.spawn()
+        for _, path, flags in files:
+            fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags))
+        words = [word for word, _, _ in files]
+        init.send_outside(list(zip(words, fds, strict=True)))
+        init.cloned()
+        init.send_inside([])
+        init.converse({})
+    finally:
+        init.kill()
+        _close(fds)
 
 
 def _stdio(images: str) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from ocirt import cgroup, checks, cli, handover, hookfiles, jsonio, shape, version
+from ocirt import cgroup, checkpoint, checks, cli, handover, hookfiles, jsonio, shape, version
 from ocirt.cgroup import systemd_unit, v1
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import ConfigError
@@ -36,6 +36,7 @@ UNSAFE_ANNOTATIONS: tuple[str, ...] = (
     *hookfiles.ANNOTATIONS,
     handover.PIDFD_RECEIVER,
     systemd_unit.ANNOTATION,
+    checkpoint.CONFIG_ANNOTATION,
 )
 
 

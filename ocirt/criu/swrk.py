@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 16  # bytes of an answer; the longest that there is holds a few names
 
-# Where Debian and others keep it, for callers whose PATH is that of a user.
+# Where CRIU and what it calls are kept, for callers whose PATH is that of a user.
 FALLBACK = "/usr/local/sbin:/usr/sbin:/sbin"
 
 _FD = Struct("=i")
 
-# Lines that tell nothing: every failure ends with the first; the second is said of every run
-# that lacks CAP_SYS_RESOURCE, the good ones too.
-_EMPTY_WORDS = ("FAILED.", "Can't setup RLIMIT_NOFILE")
+# How the last of CRIU's complaints ends, and what it complains of in every run, the good ones too.
+_GIVEN_UP = "FAILED."
+_IDLE_WORDS = (_GIVEN_UP, "Can't setup RLIMIT_NOFILE")
 
 
 def find(program: str) -> str:
@@ -58,12 +58,16 @@ def find(program: str) -> str:
         if not os.access(program, os.X_OK):
             raise Error("--criu", program, "no such program")
         return os.path.abspath(program)
-    for folder in f"{os.environ.get('PATH', '/usr/bin:/bin')}:{FALLBACK}".split(":"):
+    for folder in f"{_path()}:{FALLBACK}".split(":"):
         path = f"{folder}/{program}"
         if folder and os.access(path, os.X_OK) and not os.path.isdir(path):
             return path
     what = f'"{program}": executable file not found in $PATH'
     raise Error(what, "install CRIU, or name it with --criu")
+
+
+def _path() -> str:
+    return os.environ.get("PATH") or "/usr/bin:/bin"
 
 
 class Service:
@@ -210,7 +214,9 @@ def _become(
             far.close()
             for fd in (*keep, ours.fileno()):
                 os.set_inheritable(fd, True)
-            os.execv(path, [path, "swrk", str(ours.fileno())])
+            # It calls iptables, ip and tar by name.
+            env = {**os.environ, "PATH": f"{_path()}:{FALLBACK}"}
+            os.execve(path, [path, "swrk", str(ours.fileno())], env)
         except OSError as error:
             # The strerror stays out: KernelError words it.
             where = os.fsdecode(error.filename or path)
@@ -248,13 +254,22 @@ def _refusal(answer: dict[str, Any]) -> str:
 
 
 def complaint(path: str) -> str:
-    """Return the last errors of a log of CRIU's with the log's name; only the name without any."""
+    """Return the name of a log of CRIU's with the first and the last error in it, if any.
+
+    The first is mostly the cause, and the last what CRIU was at; what it says after it has
+    given up is about cleaning up.
+    """
+    errors = []
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file if "Error (" in line]
+            for line in file:
+                # "(00.127768) Error (criu/files-reg.c:1790): Can't …": the time tells nothing.
+                _, found, text = line.strip().partition("Error (")
+                if found and text.endswith(_GIVEN_UP) and errors:
+                    break
+                if found and not any(words in text for words in _IDLE_WORDS):
+                    errors.append(found + text)
     except OSError:
         return f"no log file {path}"
-    # "(00.127768) Error (criu/files-reg.c:1790): Can't …": the time tells nobody anything.
-    words = [line[line.index("Error (") :] for line in lines]
-    words = [line for line in words if not any(empty in line for empty in _EMPTY_WORDS)]
-    return ": ".join([f"log file {path}", *(["; ".join(words[-2:])] if words else [])])
+    words = "; ".join(dict.fromkeys([*errors[:1], *errors[-1:]]))
+    return f"log file {path}: {words}" if words else f"log file {path}"

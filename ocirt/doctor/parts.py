@@ -6,7 +6,9 @@ import os
 import sys
 
 import ocirt
-from ocirt.doctor.machine import INFO, needed
+from ocirt.criu import check, swrk
+from ocirt.doctor.machine import INFO, LACKS, OK, needed
+from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +28,28 @@ def own(machine: Machine) -> Iterator[Finding]:
 
 
 def criu(machine: Machine) -> Iterator[Finding]:
-    """What `checkpoint` and `restore` call."""
+    """What `checkpoint` and `restore` call, and whether it works with this kernel."""
     path = machine.site.program("criu")
-    yield "criu", INFO, path or "not found; checkpoint and restore need it", ""
+    if machine.here:
+        try:
+            path = swrk.find("criu")
+        except Error:
+            path = ""
+    if not path:
+        yield "criu", INFO, "not found; checkpoint and restore need it", ""
+        return
+    if not machine.here:
+        yield "criu", INFO, path, ""
+        return
+    version, reason = check.look(path)
+    value = f"{version}, {path}"
+    if machine.uid and not reason:
+        yield "criu", INFO, f"{value}; it needs root", ""
+    elif reason:
+        advice = "a later CRIU may know this kernel: install one, or name it with --criu"
+        yield "criu", LACKS, f"{value}: {reason}", advice
+    else:
+        yield "criu", OK, value, ""
 
 
 def init_facts(path: str) -> tuple[str, bool]:

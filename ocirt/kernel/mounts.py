@@ -16,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Of statvfs(3)'s flags, those that mount(2) gives the same numbers.
+_KEPT = k.MS_NOSUID | k.MS_NODEV | k.MS_NOEXEC | k.MS_NOATIME | k.MS_NODIRATIME
+
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8  # linux/fs.h
 
 
@@ -46,10 +49,15 @@ def unshare() -> None:
     _call("mount", "/", None, b"/", None, k.MS_REC | k.MS_SLAVE, None)
 
 
-def bind(source: str, target: str) -> None:
+def bind(source: str, target: str, *, read_only: bool = False) -> None:
     """Show a directory at another one, with what is mounted below it."""
     flags = k.MS_BIND | k.MS_REC
     _call("mount", target, os.fsencode(source), os.fsencode(target), None, flags, None)
+    if read_only:
+        # The kernel wants the flags that the mount has from its source, or refuses to drop them.
+        found = os.statvfs(target).f_flag & _KEPT
+        flags = k.MS_BIND | k.MS_REMOUNT | k.MS_RDONLY | found
+        _call("mount", target, None, os.fsencode(target), None, flags, None)
 
 
 def _call(name: str, about: str, *arguments: Any) -> None:
