@@ -22,7 +22,7 @@ ABOUT = (
 IMAGES = (
     # long              short  value   default  help
     ("image-path",      "",    "DIR",  "",      "directory of the images (default: checkpoint)"),
-    ("work-path",       "",    "DIR",  "",      "directory of CRIU's log (default: the image path)"),
+    ("work-path",       "",    "DIR",  "",      "directory of CRIU's log (default: there as well)"),
 )  # fmt: skip
 OPTIONS = (
     *IMAGES,

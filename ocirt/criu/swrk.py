@@ -55,15 +55,19 @@ _IDLE_WORDS = (_GIVEN_UP, "Can't setup RLIMIT_NOFILE")
 def find(program: str) -> str:
     """Return the path of CRIU: `program` itself, or where PATH leads to."""
     if "/" in program:
-        if not os.access(program, os.X_OK):
+        if not _executable(program):
             raise Error("--criu", program, "no such program")
         return os.path.abspath(program)
     for folder in f"{_path()}:{FALLBACK}".split(":"):
         path = f"{folder}/{program}"
-        if folder and os.access(path, os.X_OK) and not os.path.isdir(path):
+        if folder and _executable(path):
             return path
     what = f'"{program}": executable file not found in $PATH'
     raise Error(what, "install CRIU, or name it with --criu")
+
+
+def _executable(path: str) -> bool:
+    return os.access(path, os.X_OK) and not os.path.isdir(path)
 
 
 def _path() -> str:
@@ -259,7 +263,7 @@ def complaint(path: str) -> str:
     The first is mostly the cause, and the last what CRIU was at; what it says after it has
     given up is about cleaning up.
     """
-    errors = []
+    errors: list[str] = []
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:

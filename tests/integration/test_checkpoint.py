@@ -32,6 +32,8 @@ from tests.integration.test_terminal import ConsoleSocket
 
 COUNT = "while :; do i=$((i+1)); echo $i > /tmp/count; usleep 20000; done"
 
+ECHO = "while :; do i=$((i+1)); echo $i; echo $i > /tmp/count; usleep 20000; done"
+
 # As engines ask for it: the paths that the kernel shows and a container should not see.
 HIDDEN = {
     "maskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/nowhere", "/sys/firmware"],
@@ -77,12 +79,25 @@ def criu(workdir, monkeypatch):
 
 
 class Life:
-    """One container that counts, and what is done to it."""
+    """One container that counts, and what is done to it.  Its output is a pipe of ours."""
 
     def __init__(self, runtime, bundle):
         self.runtime, self.bundle, self.id = runtime, bundle, bundle.id
         self.images = os.path.join(bundle.path, "images")
         self.work = os.path.join(bundle.path, "work")
+        self.reading, writing = os.pipe()
+        self.stdio = {"stdin": subprocess.DEVNULL, "stdout": writing, "stderr": writing}
+
+    def close(self):
+        os.close(self.reading)
+        os.close(self.stdio["stdout"])
+
+    def output(self):
+        """Return what there is in the pipe."""
+        os.set_blocking(self.reading, False)
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.reading, 1 << 16).decode()
+        return ""
 
     def count(self):
         """Return how far it has counted; the file is empty for moments."""
@@ -103,33 +118,31 @@ class Life:
         assert eventually(lambda: self.count() > before), f"it stopped at {before}"
         return self.count()
 
-    def start(self, *options):
-        self.runtime.started(self.bundle, *options)
-        self.counts_on()
-        return self
+    def into(self):
+        return ("--bundle", self.bundle.path, "--pid-file", self.bundle.pid_file)
 
     def folders(self):
         return ("--image-path", self.images, "--work-path", self.work)
+
+    def start(self):
+        self.runtime.ok("run", "--detach", *self.into(), self.id, **self.stdio)
+        self.counts_on()
+        return self
 
     def checkpoint(self, *options):
         return self.runtime.ok("checkpoint", *self.folders(), *options, self.id)
 
     def restore(self, *options):
-        """Restore it detached; the pid is in the pid file."""
+        """Restore it detached; return its pid."""
         result = self.try_restore(*options)
-        assert result.code == 0, str(result) + self.bundle.output() + self.log("restore.log")
+        assert result.code == 0, str(result) + self.output() + self.log("restore.log")
         return self.runtime.pid(self.bundle)
 
     def try_restore(self, *options, **popen):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.bundle.pid_file)
-        into = ("--bundle", self.bundle.path, "--pid-file", self.bundle.pid_file)
-        with open(self.bundle.out, "a") as out:
-            result = self.runtime(
-                "restore", *self.folders(), "--detach", *into, *options, self.id,
-                **{"stdout": out, "stderr": out, **popen},
-            )  # fmt: skip
-        return result
+        verb = ("restore", *self.folders(), "--detach", *self.into(), *options, self.id)
+        return self.runtime(*verb, **{**self.stdio, **popen})
 
     def log(self, name):
         with open(os.path.join(self.work, name)) as file:
@@ -142,25 +155,20 @@ class Life:
 @pytest.fixture
 def life(runtime, bundle):
     """`life(program, **config)`: a container that is not started yet."""
+    made = []
 
     def make(script=COUNT, **patch):
-        return Life(runtime, bundle.sh(script, **patch))
+        made.append(Life(runtime, bundle.sh(script, **patch)))
+        return made[-1]
 
-    return make
-
-
-def silently(**popen):
-    """Give a program no file of ours for its output: runc saves nothing but pipes."""
-    return {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **popen}
-
-
-FILES = only_ocirt("runc refuses a container whose output is a file")
+    yield make
+    for box in made:
+        box.close()
 
 
 # --- there and back
 
 
-@FILES
 def test_a_container_goes_on_from_where_it_was(runtime, host, life):
     box = life(linux=HIDDEN).start()
     box.checkpoint()
@@ -178,18 +186,16 @@ def test_a_container_goes_on_from_where_it_was(runtime, host, life):
     assert host.leftovers() == []
 
 
-@FILES
 def test_it_can_be_saved_again_and_brought_back_again(life):
     box = life().start()
     seen = box.count()
     for _ in range(2):
         box.checkpoint()
         box.restore()
-        assert (count := box.counts_on()) > seen
-        seen = count
+        before, seen = seen, box.counts_on()
+        assert seen > before
 
 
-@FILES
 def test_one_that_is_left_running_goes_on_and_its_images_are_whole(runtime, life):
     box = life().start()
     box.checkpoint("--leave-running")
@@ -200,7 +206,6 @@ def test_one_that_is_left_running_goes_on_and_its_images_are_whole(runtime, life
     assert box.counts_on() < then + 10_000
 
 
-@FILES
 def test_a_paused_container_can_be_saved_and_comes_back_running(runtime, life):
     box = life().start()
     runtime.ok("pause", box.id)
@@ -211,7 +216,6 @@ def test_a_paused_container_can_be_saved_and_comes_back_running(runtime, life):
     box.counts_on()
 
 
-@FILES
 def test_a_paused_container_that_is_left_running_stays_paused(runtime, life):
     box = life().start()
     runtime.ok("pause", box.id)
@@ -221,7 +225,6 @@ def test_a_paused_container_that_is_left_running_stays_paused(runtime, life):
     box.counts_on()
 
 
-@FILES
 def test_all_verbs_work_on_what_was_restored(runtime, life):
     box = life().start()
     box.checkpoint()
@@ -240,19 +243,16 @@ def test_all_verbs_work_on_what_was_restored(runtime, life):
     box.is_gone()
 
 
-@FILES
 def test_the_foreground_sees_the_program_to_its_end(runtime, life):
     script = "i=0; until [ -e /tmp/stop ]; do i=$((i+1)); echo $i > /tmp/count; usleep 20000; done;"
     box = life(f"{script} echo over; exit 7").start()
     box.checkpoint()
-    out = os.path.join(box.bundle.path, "restored")
     verb = ("restore", *box.folders(), "--bundle", box.bundle.path, box.id)
-    waiting = runtime.spawn(*verb, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+    waiting = runtime.spawn(*verb, **box.stdio)
     box.counts_on()
     box.bundle.put("tmp/stop")
     assert waiting.wait(PATIENCE) == 7
-    with open(out) as file:
-        assert file.read() == "over\n"
+    assert box.output() == "over\n"
     box.is_gone()
 
 
@@ -260,51 +260,58 @@ def test_the_foreground_sees_the_program_to_its_end(runtime, life):
 
 
 def test_a_pipe_is_replaced_by_the_one_at_hand(runtime, life):
-    box = life("while :; do i=$((i+1)); echo $i; echo $i > /tmp/count; usleep 20000; done")
-    ends = {}
-    for name in ("first", "second"):
-        reading, writing = os.pipe()
-        ends[name] = reading
-        with os.fdopen(writing, "w") as pipe:
-            if name == "first":
-                runtime.ok(
-                    "run", "--detach", "--bundle", box.bundle.path, box.id,
-                    **silently(stdout=pipe, stderr=subprocess.DEVNULL),
-                )  # fmt: skip
-                box.counts_on()
-                box.checkpoint()
-            else:
-                result = box.try_restore(**silently(stdout=pipe, stderr=subprocess.DEVNULL))
-                assert result.code == 0, str(result) + box.log("restore.log")
+    box = life(ECHO).start()
     box.counts_on()
-    runtime.delete(box.bundle, "--force")
-    lines = {}
-    for name, reading in ends.items():
-        with os.fdopen(reading) as pipe:
-            lines[name] = [int(line) for line in pipe.read().split()]
-    assert lines["first"] == list(range(1, len(lines["first"]) + 1))
-    after = lines["first"][-1]
-    assert lines["second"] == list(range(after + 1, after + 1 + len(lines["second"])))
+    box.checkpoint()
+    first = list(map(int, box.output().split()))
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as pipe:
+        result = box.try_restore(stdout=writing, stderr=writing)
+        os.close(writing)
+        assert result.code == 0, str(result) + box.log("restore.log")
+        box.counts_on()
+        runtime.delete(box.bundle, "--force")
+        second = list(map(int, pipe.read().split()))
+    assert second
+    assert first + second == list(range(1, second[-1] + 1))
+    assert box.output() == ""
+
+
+def test_a_pipe_of_the_programs_own_stays_its_own(life):
+    # Its stdout leads to a process in the container, which writes to the pipe of ours.
+    box = life(
+        f"rm -f /tmp/p; mkfifo /tmp/p; (sed -u 's/^/got /' < /tmp/p) & exec > /tmp/p; {ECHO}"
+    )
+    box.start()
+    box.checkpoint()
+    assert box.output().startswith("got 1\n")
+    box.restore()
+    box.counts_on()
+    assert "got" in box.output()
 
 
 @only_ocirt("runc refuses a container whose output is a file")
 def test_a_file_has_to_be_as_long_as_it_was(runtime, host, life):
-    box = life(f"echo hello; {COUNT}").start()
+    box = life(f"echo hello; {COUNT}")
+    with open(box.bundle.out, "w") as out:
+        verb = ("run", "--detach", *box.into(), box.id)
+        runtime.ok(*verb, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    box.counts_on()
     box.checkpoint()
-    text = box.bundle.out
-    box.bundle.out += ".other"
-    result = box.try_restore()
+    with open(f"{box.bundle.out}.other", "w") as out:
+        result = box.try_restore(stdout=out, stderr=out)
     assert result.code == 1
     assert "has bad size 0 (expect 6)" in result.error
     assert host.leftovers() == []
-    box.bundle.out = text
-    box.restore()
+    with open(box.bundle.out, "a") as out:
+        result = box.try_restore(stdout=out, stderr=out)
+    assert result.code == 0, str(result) + box.log("restore.log")
     box.counts_on()
 
 
-def test_a_terminal_goes_to_the_console_socket(runtime, bundle, workdir):
+def test_a_terminal_goes_to_the_console_socket(runtime, life, workdir):
     script = "echo ready; while read word; do echo got $word; done"
-    box = Life(runtime, bundle.sh(script, process={"terminal": True}))
+    box = life(script, process={"terminal": True})
     before = ConsoleSocket(os.path.join(workdir, "before"))
     runtime.started(box.bundle, "--console-socket", before.path)
     screen = before.master
@@ -317,8 +324,8 @@ def test_a_terminal_goes_to_the_console_socket(runtime, bundle, workdir):
     assert screen.until("got again")
 
 
-def test_a_terminal_needs_somebody_to_take_it(runtime, bundle, workdir):
-    box = Life(runtime, bundle.sh(COUNT, process={"terminal": True}))
+def test_a_terminal_needs_somebody_to_take_it(runtime, life, workdir):
+    box = life(process={"terminal": True})
     console = ConsoleSocket(os.path.join(workdir, "before"))
     runtime.started(box.bundle, "--console-socket", console.path)
     assert console.master
@@ -335,7 +342,6 @@ def points(runtime, box):
     return {point: (m.fstype, m.root, sorted(m.options)) for point, m in table.items()}
 
 
-@FILES
 def test_everything_is_mounted_as_it_was(runtime, life, workdir):
     source = os.path.join(workdir, "data")
     os.makedirs(os.path.join(source, "deep"))
@@ -366,7 +372,6 @@ def test_everything_is_mounted_as_it_was(runtime, life, workdir):
     assert read.lines == ["from the host", "from the host", "kept"]
 
 
-@FILES
 def test_what_is_mounted_below_a_bound_directory_comes_along(runtime, life, workdir, host_mount):
     source = os.path.join(workdir, "data")
     os.makedirs(os.path.join(source, "below"))
@@ -379,7 +384,6 @@ def test_what_is_mounted_below_a_bound_directory_comes_along(runtime, life, work
     assert runtime.ok("exec", box.id, "cat", "/data/below/note").out == "here\n"
 
 
-@FILES
 def test_mount_points_that_the_rootfs_lacks_are_made_again(runtime, life, workdir):
     source = os.path.join(workdir, "data")
     os.mkdir(source)
@@ -404,7 +408,6 @@ def test_mount_points_that_the_rootfs_lacks_are_made_again(runtime, life, workdi
     ],
     ids=["root", "alice"],
 )
-@FILES
 def test_what_the_process_may_do(runtime, life, user):
     limits = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]
     box = life(
@@ -412,7 +415,7 @@ def test_what_the_process_may_do(runtime, life, user):
         root={"readonly": True},
         more_mounts=[tmpfs("/tmp", "mode=1777")],
     )
-    runtime.started(box.bundle)
+    runtime.ok("run", "--detach", *box.into(), box.id, **box.stdio)
     script = (
         "grep -E '^(Uid|Gid|Groups|Cap|NoNew|Seccomp)' /proc/1/status; grep files /proc/1/limits;"
         "cat /tmp/count; ! touch /new 2> /dev/null"
@@ -426,7 +429,6 @@ def test_what_the_process_may_do(runtime, life, user):
     assert int(later) >= int(count)
 
 
-@FILES
 def test_a_network_namespace_of_others_is_joined_again(runtime, life):
     with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
         runtime.host.known.add(holder.pid)
@@ -443,7 +445,6 @@ def test_a_network_namespace_of_others_is_joined_again(runtime, life):
         holder.kill()
 
 
-@FILES
 def test_a_namespace_that_has_gone_is_named(runtime, life):
     with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
         runtime.host.known.add(holder.pid)
@@ -469,7 +470,6 @@ def test_the_loopback_device_is_up_again(runtime, life):
     assert "127.0.0.1/8" in address
 
 
-@FILES
 def test_limits_are_those_of_the_config(runtime, life):
     limits = {"pids": {"limit": 77}, "memory": {"limit": 128 << 20}}
     box = life(linux={"resources": limits}).start()
@@ -490,7 +490,6 @@ def test_limits_are_those_of_the_config(runtime, life):
     assert refused.code != 0
 
 
-@FILES
 def test_a_private_cgroup_namespace(runtime, life):
     spaces = namespaces("pid", "network", "ipc", "uts", "mount", "cgroup")
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
@@ -519,20 +518,13 @@ def test_hooks_of_a_restore(runtime, life, workdir):
         for kind in kinds
         if kind != "startContainer"
     }
-    box = life(hooks=hooks)
-    silent = silently(stderr=subprocess.DEVNULL)
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w") as pipe:
-        runtime.ok("run", "-d", "-b", box.bundle.path, box.id, **{**silent, "stdout": pipe})
-    box.counts_on()
+    box = life(hooks=hooks).start()
     os.unlink(notes)
     box.checkpoint()
     with open(notes) as file:
         assert file.read().split() == ["poststop"]
     os.unlink(notes)
-    result = box.try_restore(**silent)
-    assert result.code == 0, str(result)
+    box.restore()
     with open(notes) as file:
         assert file.read().split() == ["prestart", "createRuntime"]
     with open(f"{notes}.state") as file:
@@ -541,7 +533,6 @@ def test_hooks_of_a_restore(runtime, life, workdir):
     assert state["pid"] == runtime.pid(box.bundle)
 
 
-@FILES
 def test_a_hook_that_fails_ends_the_restore(runtime, life):
     box = life().start()
     box.checkpoint()
@@ -562,18 +553,11 @@ def test_settings_of_crius_own_win(runtime, life, workdir):
     with open(settings, "w") as file:
         file.write("log-file elsewhere.log\n")
     box = life(annotations={"org.criu.config": settings})
-    reading, writing = os.pipe()
-    with os.fdopen(reading), os.fdopen(writing, "w") as pipe:
-        runtime.ok(
-            "run", "-d", "-b", box.bundle.path, box.id,
-            **silently(stdout=pipe, stderr=subprocess.DEVNULL),
-        )  # fmt: skip
-        box.counts_on()
-        box.checkpoint()
+    box.start()
+    box.checkpoint()
     assert os.path.exists(os.path.join(box.work, "elsewhere.log"))
 
 
-@FILES
 @pytest.mark.skipif(not has("mem_dirty_track"), reason="this kernel does not track dirty memory")
 def test_a_pre_dump_makes_the_dump_after_it_smaller(runtime, life):
     # A megabyte that never changes.
@@ -593,7 +577,6 @@ def test_a_pre_dump_makes_the_dump_after_it_smaller(runtime, life):
     assert box.counts_on() > saved
 
 
-@FILES
 @pytest.mark.skipif(not has("uffd-noncoop"), reason="this kernel lacks userfaultfd for CRIU")
 def test_a_dump_waits_until_its_memory_is_fetched(runtime, life):
     # No further: the page server of CRIU 4.1.1 fails at this machine's first request, whoever
@@ -626,8 +609,8 @@ def test_a_dump_waits_until_its_memory_is_fetched(runtime, life):
 
 
 @pytest.mark.parametrize("status", ["created", "stopped"])
-def test_only_what_runs_can_be_saved(runtime, bundle, status):
-    box = Life(runtime, bundle.sh("exit 0"))
+def test_only_what_runs_can_be_saved(runtime, life, status):
+    box = life("exit 0")
     runtime.create(box.bundle)
     if status == "stopped":
         runtime.start(box.bundle)
@@ -641,7 +624,6 @@ def test_an_unknown_container(runtime, workdir):
     runtime.refuses("checkpoint", "--image-path", f"{workdir}/i", "nobody", saying="does not exist")
 
 
-@FILES
 @pytest.mark.parametrize(
     ("option", "value", "saying"),
     [
@@ -659,7 +641,6 @@ def test_wrong_options_are_refused_before_anything_happens(runtime, life, option
     box.counts_on()
 
 
-@FILES
 def test_a_dump_that_fails_leaves_the_container_running_and_no_images(runtime, host, life):
     # A file of the machine that is none of the container's: CRIU cannot say where it is.
     box = life()
@@ -687,7 +668,6 @@ def test_a_dump_that_fails_leaves_the_container_running_and_no_images(runtime, h
     assert os.listdir(box.work)
 
 
-@FILES
 @pytest.mark.parametrize(
     ("broken", "how"),
     [
@@ -727,7 +707,6 @@ def test_no_images_at_all(runtime, host, life, workdir):
     assert host.leftovers() == []
 
 
-@FILES
 def test_an_id_that_is_taken(runtime, life):
     box = life().start()
     box.checkpoint("--leave-running")
@@ -737,7 +716,6 @@ def test_an_id_that_is_taken(runtime, life):
     box.counts_on()
 
 
-@FILES
 def test_a_pid_file_that_cannot_be_written_ends_the_container(runtime, host, life):
     box = life().start()
     box.checkpoint()
