@@ -86,6 +86,7 @@ class Wish:
         self.hpc_profile = ""
         self.detach = True
         self.gate = True
+        self.notify = True  # tell the caller's service manager when the program says it is ready
 
 
 class Made:
@@ -120,7 +121,7 @@ class Draft:
         self.config: dict[str, Any] = bundles.load(self.bundle, wish.config_name)
         self.plan: list[Op] = []
         self.edits = self._edits()
-        self.notify = bool(handover.notify_socket() and self.config.get("process"))
+        self.notify = bool(wish.notify and handover.notify_socket() and self.config.get("process"))
         if self.edits is None:
             self._decide()
         else:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 
-from ocirt import checkpoint, handover, jsonio, quick, state
+from ocirt import checkpoint, handover, jsonio, notify, quick, state
 from ocirt.container import poststop
 from ocirt.create import Draft, Made, new_record, runtime_hooks
 from ocirt.criu import check, external, options, rpc, swrk
@@ -33,6 +33,7 @@ from ocirt.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocirt.create import Wish
@@ -94,9 +95,12 @@ class _Restoring:
         self.pid = 0
         self.console = -1
         self.fds: list[int] = []
+        self.done: list[Callable[[], None]] = []
         self.service: swrk.Service | None = None
         self.request = options.fields(options.RESTORE, images.arguments)
         self.spaces = draft.context.namespaces
+        # One that was started by a service manager has a place for its socket: an empty one now.
+        self.notify_folder = notify.folder(draft.wish.root, draft.wish.container_id)
         checkpoint.refuse_uncheckable(self.spaces.joined, self.spaces.has("mount"))
         if "cgroup" in self.spaces.joined:
             where = self.spaces.where["cgroup"]
@@ -123,6 +127,8 @@ class _Restoring:
         os.rmdir(os.path.join(container.directory, ROOT))
         quick.write(container, draft.manager)
         handover.write_pid_file(wish.pid_file, self.pid)
+        for step in self.done:
+            step()
         return Made(container, self.pid, self.console, draft.warnings(), [])
 
     def _claim(self) -> Container:
@@ -136,11 +142,20 @@ class _Restoring:
         self.undo.add(container.remove)
         container.save()  # a crash from here on leaves what `delete --force` needs to know
         container.save_config(draft.config)
-        os.mkdir(os.path.join(container.directory, ROOT), 0o755)
+        if draft.edits is not None:
+            container.save_report(draft.edits.report)
+            if draft.edits.tree is not None:
+                draft.edits.tree.write()
+        for folder in (os.path.join(container.directory, ROOT), self.notify_folder):
+            os.mkdir(folder, 0o755)
         if manager:
             manager.create(draft.linux.get("resources") or {})
             self.undo.add(manager.undo)
+            manager.delegate(draft.config)
             self.undo.add(manager.kill, 9)
+        if draft.resctrl:
+            self.undo.add(draft.resctrl.undo)
+            draft.resctrl.create()
         self.undo.add(self._kill)
         return container
 
@@ -159,6 +174,16 @@ class _Restoring:
             Op("exit", (0,)),
         ]
         _perform(ops, {}, [("ns.network", f"/proc/{pid}/ns/net", 0)])
+
+    def _network(self, pid: int) -> None:
+        """Move the config's network devices in again: they came back when the namespace ended."""
+        from ocirt.netdevices import Devices
+
+        devices = Devices(pid)
+        self.undo.add(devices.close)
+        self.undo.add(devices.put_back)
+        devices.move(self.draft.linux["netDevices"])
+        self.done.append(devices.close)
 
     def _fill(self, folders: checkpoint.Folders, stdio: list[str], root: str) -> None:
         """Say where everything is that the checkpoint left to the outside."""
@@ -182,7 +207,10 @@ class _Restoring:
             inherited.append({"key": checkpoint.external_name(name), "fd": fd})
         self.request.update(
             root=root, inherit_fd=inherited, join_ns=joins,
-            ext_mnt=external.given(draft.plan, draft.rootfs),
+            ext_mnt=[
+                *external.given(draft.plan, draft.rootfs),
+                {"key": notify.INSIDE, "val": self.notify_folder},
+            ],
             evasive_devices=True, rst_sibling=True, manage_cgroups=True, notify_scripts=True,
             orphan_pts_master=True,
         )  # fmt: skip
@@ -196,6 +224,8 @@ class _Restoring:
 
         self.service = swrk.Service(path, enter, (*folders.fds, *self.fds))
         try:
+            if self.draft.resctrl:
+                self.draft.resctrl.attach(self.service.pid)
             # Read rather than known: in a cgroup namespace they have other names.
             self.request["cg_root"] = _cgroups(self.service.pid)
             answer = self.service.ask({"type": rpc.RESTORE, "opts": self.request}, notified)
@@ -230,6 +260,8 @@ class _Restoring:
         if script == "setup-namespaces":
             if "network" in self.spaces.new:
                 self._loopback(pid)
+            if self.draft.linux.get("netDevices"):
+                self._network(pid)
             runtime_hooks(container, self.draft.config, pid)
         elif script == "orphan-pts-master" and self.service is not None:
             self._take_terminal(self.service.take_fd())

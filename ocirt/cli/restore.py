@@ -41,6 +41,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     wish.pid_file = arguments.pid_file
     wish.detach = arguments.detach
     wish.gate = False
+    wish.notify = False  # the program said so long ago
     create.settle(wish, settings)
     images = Images(arguments, settings.criu)
     settings.ensure_root()

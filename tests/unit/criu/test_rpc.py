@@ -71,7 +71,7 @@ def test_negative_numbers_come_back_negative():
 
 
 def test_what_later_versions_add_is_passed_over():
-    more = bytes.fromhex("f001 01" "fa01 03 616263" "8102 0102030405060708" "8502 01020304")
+    more = bytes.fromhex("f001 01fa01 03 6162638102 01020304050607088502 01020304")
     assert rpc.decode("criu_resp", more + b"\x08\x01" + more) == {"type": 1}
 
 

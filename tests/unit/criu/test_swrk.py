@@ -162,13 +162,13 @@ def test_an_error_on_the_way_to_criu_is_ours(standin):
     def enter():
         raise KernelError(1, "--image-path")
 
-    with pytest.raises(Error, match="^--image-path: operation not permitted$"):
+    with pytest.raises(Error, match=r"^--image-path: operation not permitted$"):
         swrk.Service(standin(OK), enter)
 
     def stumble():
         os.open("/nowhere/at/all", os.O_RDONLY)
 
-    with pytest.raises(KernelError, match="^/nowhere/at/all: no such file or directory$"):
+    with pytest.raises(KernelError, match=r"^/nowhere/at/all: no such file or directory$"):
         swrk.Service(standin(OK), stumble)
 
 
@@ -235,7 +235,7 @@ def test_a_feature_is_there_or_not(standin):
     for answer in ("0809 1001", "0809 1001 4202 0800"):
         with pytest.raises(Error, match=r"criu is missing features: \[mem_track\]"):
             check.require_feature(standin(f'say("{answer}")'), "mem_track")
-    with pytest.raises(Error, match="CRIU feature check failed: .*: .*nothing works here"):
+    with pytest.raises(Error, match=r"CRIU feature check failed: .*: .*nothing works here"):
         check.require_feature(standin('say("0809 1000")', code=1), "mem_track")
 
 
@@ -266,8 +266,7 @@ def test_the_first_and_the_last_error_of_the_log(tmp_path):
         "(00.008) Error (criu/d.c:4): cleaning up\n"
     )
     assert swrk.complaint(str(path)) == (
-        f"log file {path}: Error (criu/a.c:1): the cause; "
-        "Error (criu/c.c:3): what follows from it"
+        f"log file {path}: Error (criu/a.c:1): the cause; Error (criu/c.c:3): what follows from it"
     )
 
 
