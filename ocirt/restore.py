@@ -269,6 +269,10 @@ class _Restoring:
             found = procfs.stat(pid)
             if not pid or found is None:
                 raise Error("criu failed: it restored nothing")
+            try:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # nobody that we may kill, then
+                raise Error(f"criu failed: it restored {pid}, which is not ours") from None
             self.pid = pid
             container.record["pid"] = pid
             container.record["start_time"] = found[1]

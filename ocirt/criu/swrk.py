@@ -20,6 +20,7 @@ from _socket import (
     AF_UNIX,
     CMSG_SPACE,
     MSG_CMSG_CLOEXEC,
+    MSG_DONTWAIT,
     MSG_TRUNC,
     SCM_RIGHTS,
     SOCK_SEQPACKET,
@@ -87,6 +88,7 @@ class Service:
         self.fds: list[int] = []  # descriptors that came with the last notification
         self.pid, fd = _spawn(path, enter, keep)
         self._socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
+        self._watch = os.pidfd_open(self.pid)
 
     def ask(
         self, request: dict[str, Any], notified: Callable[[str, int], None] | None = None
@@ -124,12 +126,23 @@ class Service:
         except (BrokenPipeError, ConnectionResetError):
             pass  # it died; what is received next says so
 
+    def _wait(self) -> None:
+        """Wait until there is an answer, or nobody any more to give one."""
+        import select
+
+        # Its end is not that of the socket: what it was about to restore may hold that as well.
+        poll = select.poll()
+        for fd in (self._socket.fileno(), self._watch):
+            poll.register(fd, select.POLLIN)
+        poll.poll()
+
     def _receive(self) -> dict[str, Any]:
+        self._wait()
         try:
             data, ancillary, flags, _ = self._socket.recvmsg(
-                LARGEST, CMSG_SPACE(4 * _FD.size), MSG_CMSG_CLOEXEC
+                LARGEST, CMSG_SPACE(4 * _FD.size), MSG_CMSG_CLOEXEC | MSG_DONTWAIT
             )
-        except ConnectionResetError:
+        except (BlockingIOError, ConnectionResetError):
             data, ancillary, flags = b"", [], 0
         self.fds += _descriptors(ancillary)
         if not data:
@@ -162,6 +175,7 @@ class Service:
         if not self.pid:
             return 0
         pid, self.pid = self.pid, 0
+        os.close(self._watch)
         _, status = os.waitpid(pid, 0)
         return os.waitstatus_to_exitcode(status)
 

@@ -30,9 +30,10 @@ from tests.integration.support import (
 )
 from tests.integration.test_terminal import ConsoleSocket
 
-COUNT = "while :; do i=$((i+1)); echo $i > /tmp/count; usleep 20000; done"
-
-ECHO = "while :; do i=$((i+1)); echo $i; echo $i > /tmp/count; usleep 20000; done"
+# Renamed into place: it may be stopped between any two steps, for good.
+NOTE = "echo $i > /tmp/next; mv /tmp/next /tmp/count; usleep 20000"
+COUNT = f"while :; do i=$((i+1)); {NOTE}; done"
+ECHO = f"while :; do i=$((i+1)); echo $i; {NOTE}; done"
 
 # As engines ask for it: the paths that the kernel shows and a container should not see.
 HIDDEN = {
@@ -100,17 +101,11 @@ class Life:
         return ""
 
     def count(self):
-        """Return how far it has counted; the file is empty for moments."""
-        text = ""
-
-        def read():
-            nonlocal text
-            with contextlib.suppress(FileNotFoundError), open(self.bundle.inside("tmp/count")) as f:
-                text = f.read()
-            return text.endswith("\n")
-
-        assert eventually(read), "it does not count"
-        return int(text)
+        """Return how far it has counted."""
+        path = self.bundle.inside("tmp/count")
+        assert eventually(lambda: os.path.exists(path)), "it does not count"
+        with open(path) as file:
+            return int(file.read())
 
     def counts_on(self):
         """Wait until it has counted further; return how far."""
@@ -244,7 +239,7 @@ def test_all_verbs_work_on_what_was_restored(runtime, life):
 
 
 def test_the_foreground_sees_the_program_to_its_end(runtime, life):
-    script = "i=0; until [ -e /tmp/stop ]; do i=$((i+1)); echo $i > /tmp/count; usleep 20000; done;"
+    script = f"until [ -e /tmp/stop ]; do i=$((i+1)); {NOTE}; done;"
     box = life(f"{script} echo over; exit 7").start()
     box.checkpoint()
     verb = ("restore", *box.folders(), "--bundle", box.bundle.path, box.id)
@@ -279,10 +274,8 @@ def test_a_pipe_is_replaced_by_the_one_at_hand(runtime, life):
 
 def test_a_pipe_of_the_programs_own_stays_its_own(life):
     # Its stdout leads to a process in the container, which writes to the pipe of ours.
-    box = life(
-        f"rm -f /tmp/p; mkfifo /tmp/p; (sed -u 's/^/got /' < /tmp/p) & exec > /tmp/p; {ECHO}"
-    )
-    box.start()
+    reader = "mkfifo /tmp/p; while read x; do echo got $x; done < /tmp/p"
+    box = life(f"{reader} & until [ -e /tmp/p ]; do :; done; exec > /tmp/p; {ECHO}").start()
     box.checkpoint()
     assert box.output().startswith("got 1\n")
     box.restore()
