@@ -1,15 +1,16 @@
 """Restore: bring a container back from a checkpoint, as far as its start, and let it run.
 
-    runtime                    init (scaffold)          criu                 container
-    state, cgroup
-    spawn -------------------> mounts all once,
-                               in a namespace of
-                               its own: what they
-                               need is there; exits
-    fork -------------------------------------------->  enters the cgroup,
-                                                        a mount namespace
-    request, answers to its notifications <---------->  makes ------------>  our own child
-    state, pid file
+    runtime                      criu                        container
+    state
+    fork ----------------------> waits
+    cgroup around it, mount
+    points and device rules by
+    an init of its own
+    go ------------------------> enters a mount namespace
+    request, answers to its <--> makes --------------------> our own child
+    notifications: hooks,
+    terminal, pid
+    pid file
 
 CRIU makes the processes, our cgroup and our mounts are ready for them.  Its mount namespace
 keeps what it mounts on the way from everybody else, and ends with it, however that ends.
@@ -118,7 +119,6 @@ class _Restoring:
         try:
             stdio = _stdio(folders.images)
             container = self._claim()
-            self._scaffold()
             self._fill(folders, stdio, os.path.join(container.directory, ROOT))
             self._run(path, container, folders)
         finally:
@@ -129,10 +129,12 @@ class _Restoring:
         handover.write_pid_file(wish.pid_file, self.pid)
         for step in self.done:
             step()
+        if draft.manager:
+            draft.manager.settle()
         return Made(container, self.pid, self.console, draft.warnings(), [])
 
     def _claim(self) -> Container:
-        draft, wish, manager = self.draft, self.draft.wish, self.draft.manager
+        draft, wish = self.draft, self.draft.wish
         hooks = draft.config.get("hooks") or {}
         record = new_record(draft)
         # As runc: the program started long ago, and was told so then.
@@ -148,16 +150,28 @@ class _Restoring:
                 draft.edits.tree.write()
         for folder in (os.path.join(container.directory, ROOT), self.notify_folder):
             os.mkdir(folder, 0o755)
+        return container
+
+    def _prepare(self, pid: int, container: Container) -> None:
+        """Make the cgroup and whatever else has to be there, and put CRIU to be into it."""
+        draft, manager = self.draft, self.draft.manager
         if manager:
-            manager.create(draft.linux.get("resources") or {})
+            manager.create(draft.linux.get("resources") or {}, pid)
+            container.record["cgroup"] = manager.record()  # as in create
             self.undo.add(manager.undo)
             manager.delegate(draft.config)
             self.undo.add(manager.kill, 9)
+            files = [path for _, path in manager.attach_files()]
+            if manager.cgroup_dir():
+                files.append(f"{manager.cgroup_dir()}/cgroup.procs")
+            for path in files:
+                with open(path, "wb", buffering=0) as file:
+                    file.write(str(pid).encode())
         if draft.resctrl:
             self.undo.add(draft.resctrl.undo)
             draft.resctrl.create()
-        self.undo.add(self._kill)
-        return container
+            draft.resctrl.attach(pid)
+        self._scaffold()
 
     def _scaffold(self) -> None:
         """Make mount points and device nodes that the rootfs lacks, put the device rules on."""
@@ -219,13 +233,15 @@ class _Restoring:
         def enter() -> None:
             self._enter(str(self.request["root"]), folders)
 
+        def before(pid: int) -> None:
+            self._prepare(pid, container)
+
         def notified(script: str, pid: int) -> None:
             self._notified(script, pid, container)
 
-        self.service = swrk.Service(path, enter, (*folders.fds, *self.fds))
+        self.service = swrk.Service(path, enter, (*folders.fds, *self.fds), before)
+        self.undo.add(self._kill)
         try:
-            if self.draft.resctrl:
-                self.draft.resctrl.attach(self.service.pid)
             # Read rather than known: in a cgroup namespace they have other names.
             self.request["cg_root"] = _cgroups(self.service.pid)
             answer = self.service.ask({"type": rpc.RESTORE, "opts": self.request}, notified)
@@ -241,14 +257,7 @@ class _Restoring:
             raise Error("criu failed: it restored another process than it said")
 
     def _enter(self, root: str, folders: checkpoint.Folders) -> None:
-        """Be in the container's cgroup, and see its rootfs as a mount; done by CRIU to be."""
-        manager = self.draft.manager
-        files = [path for _, path in manager.attach_files()] if manager else []
-        if manager and manager.cgroup_dir():
-            files.append(f"{manager.cgroup_dir()}/cgroup.procs")
-        for path in files:
-            with open(path, "wb", buffering=0) as file:
-                file.write(b"0")
+        """See the container's rootfs as a mount that nobody else sees; done by CRIU to be."""
         mounts.unshare()
         # CRIU gives the root back writable (4.1.1), but takes over what its source forbids.
         read_only = bool((self.draft.config.get("root") or {}).get("readonly"))

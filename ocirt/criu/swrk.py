@@ -1,7 +1,8 @@
 """One `criu swrk`: CRIU as a child of ours that serves one request over a socket, then exits.
 
     runtime                           criu
-    fork ---------------------------> enters what it has to, sends a socket, is executed
+    fork ---------------------------> waits
+    go -----------------------------> enters what it has to, sends a socket, is executed
     request ----------------------->  works
                              <------  NOTIFY script [descriptor]     (as often as it likes)
     notify_success ---------------->
@@ -79,14 +80,19 @@ class Service:
     """A CRIU that waits for its one request.
 
     enter: what the child does before it becomes CRIU; an OSError or Error there is ours.  keep:
-    descriptors that it inherits; a request means CRIU's own when it gives a number.
+    descriptors that it inherits; a request means CRIU's own when it gives a number.  before: what
+    we do to the child, whose pid it gets, before it does anything.
     """
 
     def __init__(
-        self, path: str, enter: Callable[[], None] | None = None, keep: tuple[int, ...] = ()
+        self,
+        path: str,
+        enter: Callable[[], None] | None = None,
+        keep: tuple[int, ...] = (),
+        before: Callable[[int], None] | None = None,
     ) -> None:
         self.fds: list[int] = []  # descriptors that came with the last notification
-        self.pid, fd = _spawn(path, enter, keep)
+        self.pid, fd = _spawn(path, enter, keep, before)
         self._socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
         self._watch = os.pidfd_open(self.pid)
 
@@ -180,23 +186,36 @@ class Service:
         return os.waitstatus_to_exitcode(status)
 
 
-def _spawn(path: str, enter: Callable[[], None] | None, keep: tuple[int, ...]) -> tuple[int, int]:
+def _spawn(
+    path: str,
+    enter: Callable[[], None] | None,
+    keep: tuple[int, ...],
+    before: Callable[[int], None] | None,
+) -> tuple[int, int]:
     """Start CRIU with our stdio; return its pid and our end of its socket, once it is CRIU."""
     # By fork, since what has to be entered has to be entered by the child: we stay where we are
     # and run the caller's hooks there.
     ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     pid = os.fork()
     if not pid:
+        ours.close()
         _become(path, enter, keep, theirs)
     theirs.close()
     try:
+        if before is not None:
+            before(pid)
         said, fds = b"", []
+        ours.send(_GO)
         while True:
             data, ancillary, _, _ = ours.recvmsg(1 << 12, CMSG_SPACE(_FD.size), MSG_CMSG_CLOEXEC)
             fds += _descriptors(ancillary)
             said += data
             if not data:
                 break
+    except BaseException:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        raise
     finally:
         ours.close()
     number, _, where = said.removeprefix(_SOCKET).decode("utf-8", "surrogateescape").partition("\n")
@@ -208,7 +227,7 @@ def _spawn(path: str, enter: Callable[[], None] | None, keep: tuple[int, ...]) -
     raise Error(where) if number == "0" else KernelError(int(number or EIO), where or path)
 
 
-_SOCKET = b"\0"
+_GO, _SOCKET = b"\1", b"\0"
 
 
 def _become(
@@ -222,6 +241,8 @@ def _become(
             for number in (13, 25):  # SIGPIPE and SIGXFSZ, which Python ignores
                 _signal.signal(number, _signal.SIG_DFL)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+            if mouth.recv(1) != _GO:  # the runtime is gone
+                os._exit(127)
             if enter is not None:
                 enter()
             # Made here: CRIU looks for descriptors in the process that made its socket, and

@@ -172,6 +172,27 @@ def test_an_error_on_the_way_to_criu_is_ours(standin):
         swrk.Service(standin(OK), stumble)
 
 
+def test_what_comes_before_is_done_to_a_process_that_waits(standin, tmp_path):
+    seen = []
+
+    def before(pid):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            seen.append((pid, b"swrk" in file.read()))
+
+    service = swrk.Service(standin(OK), before=before)
+    assert seen == [(service.pid, False)]
+    service.ask({"type": rpc.DUMP})
+    service.close()
+
+    def fail(pid):
+        raise Error("no cgroup for it")
+
+    told = tmp_path / "told"
+    with pytest.raises(Error, match="no cgroup for it"):
+        swrk.Service(standin(OK), enter=told.touch, before=fail)
+    assert not told.exists()
+
+
 def test_a_program_that_cannot_be_executed(tmp_path):
     path = tmp_path / "criu"
     path.write_text("#!/nowhere/interpreter\n")
