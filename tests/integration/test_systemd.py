@@ -328,9 +328,13 @@ def test_all_processes_of_a_shared_pid_namespace_end(runtime, scoped):
 
 @only_ocirt("crun has the option, runc does not")
 def test_the_option_of_crun(runtime, scoped, monkeypatch):
-    monkeypatch.setattr(runtime, "argv", lambda *args: Runtime.argv(runtime, *args))
+    def argv(*args):
+        making = ("--cgroup-manager", "systemd") if args[0] == "create" else ()
+        return Runtime.argv(runtime, *making, *args)
+
+    monkeypatch.setattr(runtime, "argv", argv)
     box = scoped()
-    runtime.ok("--cgroup-manager", "systemd", "create", "-b", box.path, box.id, stdout=None)
+    runtime.create(box)
     assert unit_of(box) in units()
     runtime.delete(box, "--force")
 
