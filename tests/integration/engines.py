@@ -34,7 +34,13 @@ import time
 
 import pytest
 
-from tests.integration.support import PATIENCE, SLOWNESS, cgroup_hierarchies, eventually
+from tests.integration.support import (
+    CONTROLLERS,
+    PATIENCE,
+    SLOWNESS,
+    cgroup_hierarchies,
+    eventually,
+)
 
 APPLETS = (
     "[ cat chgrp chmod chown cp cut date dd df echo env expr false grep head hostname id ip kill "
@@ -407,6 +413,7 @@ class Engine:
         self.cgroups = Cgroups(f"ocirt-{kind}-{os.getpid()}")
         self.recorder = Recorder(self.path("recorder"), runtime)
         self.env = dict(os.environ)
+        self.env.pop("XDG_RUNTIME_DIR", None)  # root's, and not there in a world with its own /run
         self.world = World(own_run)
         self.daemon = None
         self.beside = []  # daemons that the daemon needs
@@ -681,6 +688,7 @@ CONTAINERS = """
 [containers]
 # Podman 4 asks for 1048576 files; that needs CAP_SYS_RESOURCE where the limit is lower.
 default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
+pids_limit = {pids}
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
@@ -720,6 +728,7 @@ class Podman(Client):
             "folder": folder,
             "runtime": runtime,
             "recorder": self.recorder.path,
+            "pids": 2048 if "pids" in CONTROLLERS else 0,  # Podman's own, and none
             "files": hard_limit(resource.RLIMIT_NOFILE, 20000),
             "processes": hard_limit(resource.RLIMIT_NPROC, 32768),
         }
