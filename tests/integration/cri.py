@@ -22,6 +22,8 @@ import pytest
 from tests.integration import engines
 from tests.integration.support import PATIENCE, bounding_set, eventually
 
+# Else each child that a later test forks gets threads of gRPC, and may make no user namespace.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 grpc = pytest.importorskip("grpc", reason="needs grpcio")
 A = pytest.importorskip("cri_api.v1.api_pb2", reason="needs container-runtime-interface-api")
 import cri_api.v1.api_pb2_grpc as stubs  # noqa: E402

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(
     not os.access("/sys/fs/cgroup", os.W_OK), reason="needs a writable /sys/fs/cgroup"
 )
 NUMBERS = itertools.count(1)
+TOP = f"/ocirt-test-fs-{os.getpid()}"  # of this session alone
 MEMORY = 64 << 20
 HYBRID = os.path.exists("/sys/fs/cgroup/unified/cgroup.procs")
 
@@ -40,7 +41,7 @@ class Group:
 
     def __init__(self, name):
         self.name = name
-        self.manager = cgroup.open_manager(f"/ocirt-test-fs/{name}", "unused")
+        self.manager = cgroup.open_manager(f"{TOP}/{name}", "unused")
         self.children = []
 
     def create(self, **resources):
@@ -136,7 +137,7 @@ def test_a_process_that_attaches_itself_is_in_every_hierarchy(group):
         lines = [line.strip().split(":", 2) for line in file]
     # On v2 a hybrid machine's v1 hierarchies may be there and out of sight.
     paths = {path for _, names, path in lines if not UNIFIED or not names}
-    assert paths == {f"/ocirt-test-fs/{group.name}"}
+    assert paths == {f"{TOP}/{group.name}"}
     assert group.manager.pids() == [pid]
 
 
@@ -316,7 +317,7 @@ def drain(fd):
 
 def test_a_child_of_a_frozen_cgroup_does_not_count_as_paused_itself(group):
     group.create()
-    inner = cgroup.open_manager(f"/ocirt-test-fs/{group.name}/inner", "unused")
+    inner = cgroup.open_manager(f"{TOP}/{group.name}/inner", "unused")
     inner.create({})
     group.manager.freeze()
     assert group.manager.frozen()
@@ -703,7 +704,7 @@ def test_a_cgroup_below_a_threaded_one(group):
     directory = group.manager.cgroup_dir()
     os.mkdir(directory + "/threads")
     put(directory + "/threads/cgroup.type", "threaded")
-    inner = cgroup.open_manager(f"/ocirt-test-fs/{group.name}/beside", "unused")
+    inner = cgroup.open_manager(f"{TOP}/{group.name}/beside", "unused")
     with pytest.raises(ConfigError, match="lies below a threaded cgroup"):
         inner.create({"memory": {"limit": MEMORY}})
     inner.create({"pids": {"limit": 5}})
