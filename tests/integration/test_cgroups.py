@@ -367,3 +367,25 @@ DEVICE_REFUSED = [
 def test_a_device_rule_that_makes_no_sense_is_refused(runtime, bundle, change, ours):
     b = bundle("true", linux={"resources": {"devices": [DENY_ALL, {**allow(), **change}]}})
     runtime.refuses_to_create(b, ours=ours)
+
+
+@needs_v2
+@pytest.mark.parametrize(("mapped", "options"), [(True, []), (False, []), (True, ["ro"])])
+def test_the_cgroup_belongs_to_the_containers_user(runtime, bundle, mapped, options):
+    """Where it can be written from within a cgroup namespace (Cgroup ownership)."""
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": options}
+    script = "cd /sys/fs/cgroup; mkdir part 2>/dev/null && echo made; stat -c %u . cgroup.freeze"
+    b = bundle.sh(script, more_mounts=[mount], process={"user": {"uid": 1000, "gid": 1000}})
+    b.config["linux"]["namespaces"].append({"type": "cgroup"})
+    if mapped:
+        b.config["linux"]["namespaces"].append({"type": "user"})
+        maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+        b.patch(linux={"uidMappings": maps, "gidMappings": maps})
+    b.save()
+    *made, owner, freezer = runtime.prints(b).split()
+    nobody = "65534" if mapped else "0"
+    if options or not runtime.is_ocirt:  # runc does it by way of systemd alone
+        assert (made, owner) == ([], nobody)
+    else:
+        assert (made, owner) == (["made"], "1000")
+    assert freezer == nobody
