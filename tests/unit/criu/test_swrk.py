@@ -186,7 +186,7 @@ def test_what_comes_before_is_done_to_a_process_that_waits(standin, tmp_path):
 
     def before(pid):
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            seen.append((pid, b"swrk" in file.read()))
+            seen.append((pid, b"\0swrk\0" in file.read()))
 
     service = swrk.Service(standin(OK), before=before)
     assert seen == [(service.pid, False)]
