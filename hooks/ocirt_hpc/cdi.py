@@ -188,8 +188,12 @@ def find(
     names: Iterable[str], directories: Iterable[str] = DIRECTORIES, root: str = "/"
 ) -> list[Found]:
     """Return the devices of these qualified names; ConfigError names all that there are not."""
+    return look_up(names, read(directories, root), directories)
+
+
+def look_up(names: Iterable[str], files: list[File], directories: Iterable[str]) -> list[Found]:
+    """Return the devices of these names in files that are read, for messages from where."""
     directories = tuple(directories)
-    files = read(directories, root)
     found: list[Found] = []
     faults: list[tuple[str, str]] = []
     for name in names:

@@ -17,6 +17,7 @@ whoever starts the container, the environment may come from its image.
 from __future__ import annotations
 
 from ocirt.errors import At, ConfigError
+from ocirt_hpc.notes import ANNOTATIONS, COMMAND_LINE, ENV
 from ocirt_hpc.request import NO_ENV, annotation, variables
 
 TYPE_CHECKING = False
@@ -32,8 +33,6 @@ ENABLED, MODULES, PROFILE = "ocirt.hpc/enabled", "ocirt.hpc/modules", "ocirt.hpc
 NO = ("", "0", "false", "no", "off", "none", "void")
 
 OPTION = "--hpc-profile"
-ANNOTATIONS = "annotations are the caller's"
-ENV = "policy.env-requests"
 
 
 class Chosen:
@@ -131,7 +130,7 @@ def _profile(
             raise ConfigError(
                 f"the site does not allow {name} (profile.{name}.allowed in hpc.toml)"
             )
-    return part, where, "the command line is the caller's" if where == OPTION else ANNOTATIONS
+    return part, where, COMMAND_LINE if where == OPTION else ANNOTATIONS
 
 
 def _modules(config: dict[str, Any], site: Site, notes: Notes) -> list[tuple[str, str, str]]:

@@ -20,6 +20,8 @@ import os
 from ocirt import log
 from ocirt.checks import Faults
 from ocirt.errors import ConfigError, Error, KernelError
+from ocirt_hpc.host import S_IFMT, TYPES
+from ocirt_hpc.request import variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     # (origin of all of it, containerEdits)
     Section: TypeAlias = tuple[str, dict[str, Any]]
     Stat: TypeAlias = Callable[[str], os.stat_result]
-
-S_IFMT = 0o170000
-TYPES = {0o060000: "b", 0o020000: "c", 0o010000: "p"}
 
 # Fields of the config by their names in a CDI file.
 FIELDS = {".destination": ".containerPath", ".source": ".hostPath", ".access": ".permissions"}
@@ -274,7 +273,7 @@ def _env(draft: _Draft, edits: list[Edit]) -> None:
 
 def _env_default(draft: _Draft, edits: list[Edit]) -> None:
     """What is set already stays, and of two the first counts."""
-    there = set(_names(draft))
+    there = set(variables(draft.config))
     for edit in edits:
         name = edit[1].partition("=")[0]
         if name not in there:
@@ -286,7 +285,7 @@ def _env_append(draft: _Draft, edits: list[Edit]) -> None:
     """A list of paths is added at the end of the one that is set already, unless it is in it."""
     for origin, item in edits:
         name, _, value = item.partition("=")
-        before = _names(draft).get(name)
+        before = variables(draft.config).get(name)
         if not _within(value, before):
             _env(draft, [(origin, f"{name}={before}:{value}" if before else item)])
 
@@ -295,7 +294,7 @@ def _env_prepend(draft: _Draft, edits: list[Edit]) -> None:
     """The same at the beginning, the last edit first."""
     for origin, item in edits:
         name, _, value = item.partition("=")
-        before = _names(draft).get(name)
+        before = variables(draft.config).get(name)
         if not _within(value, before):
             _env(draft, [(origin, f"{item}:{before}" if before else item)])
 
@@ -306,14 +305,9 @@ def _within(value: str, before: str | None) -> bool:
 
 def _env_unset(draft: _Draft, edits: list[Edit]) -> None:
     names = {name for _, name in edits}
-    if names & _names(draft).keys():
+    if names & variables(draft.config).keys():
         env = draft.part("process.env", [])
         env[:] = [item for item in env if item.partition("=")[0] not in names]
-
-
-def _names(draft: _Draft) -> dict[str, str]:
-    env = (draft.config.get("process") or {}).get("env") or ()
-    return {name: value for name, _, value in (item.partition("=") for item in env)}
 
 
 def _rlimits(draft: _Draft, edits: list[Edit]) -> None:

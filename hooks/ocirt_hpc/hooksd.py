@@ -73,11 +73,7 @@ def _read(path: str) -> dict[str, Any]:
         held = document.get(name)
         if not isinstance(held, dict):
             raise ConfigError(name, "expected an object")
-        for field, value in held.items():
-            with At(f"{name}.{field}"):
-                if field not in known:
-                    raise ConfigError(f"unknown setting (have {', '.join(known)})")
-                parts.fit(value, known[field])
+        parts.settings(held, known, f"{name}.")
     with At("when.annotations"):
         for value in document["when"].get("annotations", {}).values():
             parts.fit(value, "")

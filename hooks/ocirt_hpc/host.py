@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 S_IFMT = 0o170000
-TYPES = {0o060000: "b", 0o020000: "c"}
+TYPES = {0o060000: "b", 0o020000: "c", 0o010000: "p"}
 
 LARGEST = 1 << 20  # bytes; files of procfs and sysfs are small
 MOST_LINKS = 40
@@ -174,7 +174,7 @@ class Host:
         except OSError as error:
             raise KernelError(error.errno or 0, path) from error
         kind = TYPES.get(seen.st_mode & S_IFMT)
-        if kind is None:
+        if kind not in ("b", "c"):
             return None
         return Node(
             path,

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from ocirt_hpc.edits import Section
     from ocirt_hpc.request import Asked
 
+COMMAND_LINE = "the command line is the caller's"
+ANNOTATIONS = "annotations are the caller's"
+ENV = "policy.env-requests"
+
 # beginning of the place of a request -> what allows it
 RULES = (
-    ("--device",     "the command line is the caller's"),
-    ("annotations.", "annotations are the caller's"),
-    ("process.env",  "policy.env-requests"),
+    ("--device",     COMMAND_LINE),
+    ("annotations.", ANNOTATIONS),
+    ("process.env",  ENV),
     ("mounts",       "accept-nvidia-visible-devices-as-volume-mounts"),
     ("rdma.",        "a setting of the site"),
 )  # fmt: skip
@@ -58,7 +62,7 @@ class Notes:
             "rlimits": {limit["type"] for limit in process.get("rlimits") or ()},
         }
         for origin, section in sections:
-            rule = self.rules.get(origin, RULES[0][1])
+            rule = self.rules.get(origin, COMMAND_LINE)
             for kind, items in section.items():
                 if kind == "dropMounts":
                     continue  # they were a way to ask, and nothing more

@@ -108,19 +108,11 @@ class Part:
 
 def check(row: dict[str, Any], known: dict[str, tuple[object, str]], where: str = "") -> None:
     """Refuse what a part says and cannot mean; ConfigError names the place below `where`."""
-    for name, value in row.items():
-        with At(f"{where}{name}"):
-            if name not in known:
-                raise ConfigError(f"unknown setting (have {', '.join(sorted(known))})")
-            fit(value, known[name][0], tables=name in ("mounts", "devices"))
+    settings(row, {name: known[name][0] for name in sorted(known)}, where, ("mounts", "devices"))
     for name, fields in (("mounts", MOUNT), ("devices", DEVICE)):
         for index, item in enumerate(row.get(name, ())):
             place = f"{where}{name}[{index}]"
-            for field, value in item.items():
-                with At(f"{place}.{field}"):
-                    if field not in fields:
-                        raise ConfigError(f"unknown setting (have {', '.join(fields)})")
-                    fit(value, fields[field][0])
+            settings(item, {field: default for field, (default, _) in fields.items()}, f"{place}.")
             (_mount if name == "mounts" else _device)(item, place)
     _env(row.get("env", {}), f"{where}env")
     for name, value in row.get("limits", {}).items():
@@ -131,6 +123,21 @@ def check(row: dict[str, Any], known: dict[str, tuple[object, str]], where: str 
             raise ConfigError(
                 f"{where}host-namespaces", f'"{name}" is none of {", ".join(NAMESPACES)}'
             )
+
+
+def settings(
+    row: dict[str, Any], known: dict[str, object], where: str, tables: tuple[str, ...] = ()
+) -> None:
+    """Refuse a setting that is not known, or not of the type of its default.
+
+    known: defaults by name, in the order in which a message tells them.  where: what stands before
+    the name of a setting.  tables: those that are lists of tables, not of strings.
+    """
+    for name, value in row.items():
+        with At(f"{where}{name}"):
+            if name not in known:
+                raise ConfigError(f"unknown setting (have {', '.join(known)})")
+            fit(value, known[name], tables=name in tables)
 
 
 def fit(value: object, default: object, *, tables: bool = False) -> None:
@@ -188,11 +195,8 @@ def _device(item: dict[str, Any], where: str) -> None:
 
 
 def _env(held: dict[str, Any], where: str) -> None:
+    settings(held, {**{table: {} for table in ENV}, "unset": []}, f"{where}.")
     for table, values in held.items():
-        with At(f"{where}.{table}"):
-            if table not in (*ENV, "unset"):
-                raise ConfigError(f"unknown setting (have {', '.join([*ENV, 'unset'])})")
-            fit(values, [] if table == "unset" else {})
         for name in values:
             if not name or "=" in name or "\0" in name:
                 raise ConfigError(f"{where}.{table}", f"{name!r} is no name of a variable")

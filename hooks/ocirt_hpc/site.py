@@ -95,11 +95,6 @@ class Site:
         return self.values[key]
 
 
-def there(file: str = FILE, folder: str = FOLDER) -> bool:
-    """Whether the site has said anything: two looks, for callers in a hurry."""
-    return os.path.exists(file) or os.path.exists(folder)
-
-
 def load(file: str = "", *, folder: str = FOLDER) -> Site:
     """Return the site's settings; ConfigError or KernelError names the file and the key.
 
@@ -197,16 +192,12 @@ def _take(site: Site, content: str, file: str) -> None:
     for section, settings in document.items():
         if section not in sections or not isinstance(settings, dict):
             raise ConfigError(section, f"unknown section (have {', '.join(sections)})")
+        defaults = {name: KEYS[one, name][0] for one, name in sorted(KEYS) if one == section}
+        parts.settings(settings, defaults, f"{section}.")
         for key, value in settings.items():
-            row = KEYS.get((section, key))
-            with At(f"{section}.{key}"):
-                if row is None:
-                    known_keys = ", ".join(sorted(name for one, name in KEYS if one == section))
-                    raise ConfigError(f"unknown setting (have {known_keys})")
-                parts.fit(value, row[0])
-                words = WORDS.get((section, key))
-                if words and value not in words:
-                    raise ConfigError(f'"{value}" is none of {", ".join(words)}')
+            words = WORDS.get((section, key))
+            if words and value not in words:
+                raise ConfigError(f"{section}.{key}", f'"{value}" is none of {", ".join(words)}')
             site.values[section, key] = value
 
 
@@ -231,9 +222,5 @@ def _tables(held: object, where: str) -> dict[str, Any]:
 
 def _kind(row: dict[str, Any], where: str) -> dict[str, Any]:
     """Hold a kind of devices to the fields of `kinds.py`."""
-    for name, value in row.items():
-        with At(f"{where}.{name}"):
-            if name not in kinds.FIELDS:
-                raise ConfigError(f"unknown setting (have {', '.join(sorted(kinds.FIELDS))})")
-            parts.fit(value, kinds.FIELDS[name][0])
+    parts.settings(row, {name: kinds.FIELDS[name][0] for name in sorted(kinds.FIELDS)}, f"{where}.")
     return {**kinds.KINDS.get(where.partition(".")[2], {}), **row}

@@ -56,8 +56,25 @@ class _Stage:
         self.tree = Tree(caller.place)
         self.notes = Notes()
         self.env_requests: bool = self.site["policy", "env-requests"]
-        self.native: list[str] = []  # names of CDI devices that need no CDI file
+        self.directories = caller.directories or cdi.DIRECTORIES
+        self.files: list[cdi.File] | None = None  # CDI files, once somebody has asked for one
+        self.native = self._native()  # names of CDI devices that need no CDI file
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
+
+    def _cdi_files(self) -> list[cdi.File]:
+        if self.files is None:
+            self.files = cdi.read(self.directories)
+        return self.files
+
+    def _native(self) -> list[str]:
+        """Return the names that --device gave of a kind that is ours, and no CDI file's."""
+        if not self.caller.devices:
+            return []
+        from ocirt_hpc.nvidia.request import KINDS
+
+        ours = [name for name in self.caller.devices if name.partition("=")[0] in KINDS]
+        described = {file.kind for file in self._cdi_files()} if ours else set()
+        return [name for name in ours if name.partition("=")[0] not in described]
 
     def cdi(self) -> list[Section]:
         """Devices that a CDI file describes."""
@@ -68,7 +85,7 @@ class _Stage:
             more = [name for name in request.by_annotations(self.config) if name not in names]
         if not names and not more:
             return []
-        found = cdi.find(names + more, self.caller.directories or cdi.DIRECTORIES)
+        found = cdi.look_up(names + more, self._cdi_files(), self.directories)
         # An engine leaves the annotations in the config that it has edited.
         here = [one for one in found if one.name in names or not edits.present(self.config, one)]
         for one in found:
@@ -193,24 +210,12 @@ class _Stage:
         return [section for _, sections in made for section in sections]
 
 
-def _native(caller: Caller) -> list[str]:
-    """Return the names that --device gave of a kind that is ours, and no CDI file's."""
-    from ocirt_hpc.nvidia.request import KINDS
-
-    ours = [name for name in caller.devices if name.partition("=")[0] in KINDS]
-    if not ours:
-        return []
-    described = {file.kind for file in cdi.read(caller.directories or cdi.DIRECTORIES)}
-    return [name for name in ours if name.partition("=")[0] not in described]
-
-
 def run(config: dict[str, Any], caller: Caller) -> Applied | None:
     """Return the config with the edits of what is asked for; None when that comes to nothing.
 
     The order decides where two edits meet: a later one replaces an earlier one's.
     """
     stage = _Stage(config, caller)
-    stage.native = _native(caller)
     sections = stage.cdi()
     if stage.site["stage", "enabled"]:
         sections += stage.nvidia()

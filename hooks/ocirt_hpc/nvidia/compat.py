@@ -17,6 +17,7 @@ import os
 from ocirt import jsonio, log
 from ocirt.errors import Error
 from ocirt_hpc import elf, ldcache
+from ocirt_hpc.nvidia import require
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ MOST_FILES = 64
 def find(image: Image, driver_version: str) -> list[Entry]:
     """Return the image's libraries that the loader should prefer; [] when it has none of use."""
     names = image.names(COMPAT)[:MOST_FILES]
-    versions = [name.removeprefix("libcuda.so.") for name in names]
-    versions = [one for one in versions if "." in one and one.replace(".", "").isdecimal()]
-    for version in versions:
+    tails = (name.removeprefix("libcuda.so.") for name in names if name.startswith("libcuda.so."))
+    for version in filter(_is_version, tails):
         fd = image.open(f"{COMPAT}/libcuda.so.{version}")
         if fd is None:
             continue
@@ -60,11 +60,15 @@ def _fits(fd: int, version: str, driver_version: str) -> bool:
     drivers = document.get("Driver") if isinstance(document, dict) else None
     if not isinstance(drivers, list):
         return False
-    return branch in drivers and _numbers(version) > _numbers(driver_version)
+    return branch in drivers and require.compare(version, driver_version) > 0
 
 
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".") if part]
+def _is_version(text: str) -> bool:
+    """Whether this ends the name of a library itself; `1` is a link to one."""
+    try:
+        return len(require.numbers(text)) > 1
+    except ValueError:
+        return False
 
 
 def _entries(image: Image, names: list[str], version: str) -> list[Entry]:

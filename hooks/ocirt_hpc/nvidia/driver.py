@@ -107,7 +107,7 @@ def _version(text: str) -> str:
     for line in text.splitlines():
         if line.startswith("NVRM version:"):
             for word in line.split():
-                if "." in word and word.replace(".", "").isdecimal():
+                if "." in word and all(part.isdecimal() for part in word.split(".")):
                     return word
     raise ConfigError(f"{PROC}/version", "names no version of the driver")
 

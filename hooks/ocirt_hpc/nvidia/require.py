@@ -93,20 +93,26 @@ def _term(name: str, term: str, known: dict[str, str]) -> bool:
             raise ConfigError(f"process.env: {name}", f'"{term}": a brand is = or !=')
         return OPERATORS[operator](known[fact].lower() != value.lower())
     try:
-        order = _compare(_version(known[fact]), _version(value))
+        order = compare(known[fact], value)
     except ValueError:
         raise ConfigError(f"process.env: {name}", f'"{term}" has no version') from None
     return OPERATORS[operator](order)
 
 
-def _version(text: str) -> list[int]:
-    if not text.isascii():
-        raise ValueError(text)
-    return [int(part) for part in text.split(".")]
+def compare(left: str, right: str) -> int:
+    """Return -1, 0 or 1 for two versions; a shorter one compares as if zeros followed.
+
+    ValueError when one is no version.
+    """
+    first, second = numbers(left), numbers(right)
+    length = max(len(first), len(second))
+    first, second = first + [0] * (length - len(first)), second + [0] * (length - len(second))
+    return (first > second) - (first < second)
 
 
-def _compare(left: list[int], right: list[int]) -> int:
-    """Return -1, 0 or 1; versions of different length compare as if zeros followed."""
-    length = max(len(left), len(right))
-    left, right = left + [0] * (length - len(left)), right + [0] * (length - len(right))
-    return (left > right) - (left < right)
+def numbers(version: str) -> list[int]:
+    """Return the numbers of a version (`550.54.15`); ValueError when it is none."""
+    parts = version.split(".")
+    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
+        raise ValueError(version)
+    return [int(part) for part in parts]
