@@ -20,7 +20,7 @@ from ocirt.launch import Init
 from ocirt.plan import hookpoints, identity
 from ocirt.plan.host import Host
 from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_NETWORK, ASK_READY, ASK_SECCOMP, Op
-from ocirt.undo import Undo
+from ocirt.undo import Undo, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
     init = Init(draft.plan, draft.context.slots)
     init.explain = draft.explain
     fds: list[int] = []
-    undo.add(_close, fds)
+    undo.add(close_all, fds)
     undo.add(init.kill)
     init.spawn()  # it starts up while the cgroup is made
     if manager:
@@ -359,7 +359,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
         # Read and write: the init must not see end of file when `start` is yet to come.
         inside.append(("fifo", _open(container.fifo, os.O_RDWR, fds)))
     init.send_inside(inside)
-    _close(fds)
+    close_all(fds)
 
     done: list[Callable[[], None]] = []
 
@@ -447,11 +447,6 @@ def _open(path: str, flags: int, fds: list[int], where: str = "linux.cgroupsPath
         fd = os.open(path, flags | os.O_CLOEXEC)
     fds.append(fd)
     return fd
-
-
-def _close(fds: list[int]) -> None:
-    while fds:
-        os.close(fds.pop())
 
 
 def runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> None:

@@ -21,7 +21,7 @@ from ocirt.plan import identity
 from ocirt.plan.host import Host
 from ocirt.plan.namespaces import TYPES
 from ocirt.plan.ops import ASK_READY, ASK_SECCOMP
-from ocirt.undo import Undo
+from ocirt.undo import Undo, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def start(wish: Wish, ready: Callable[[], None]) -> Started:
     """
     undo = Undo()
     fds: list[int] = []
-    undo.add(_close, fds)
+    undo.add(close_all, fds)
     try:
         draft = Draft(wish, fds)
         return _start(draft, undo, fds, ready)
@@ -322,7 +322,7 @@ def _start(draft: Draft, undo: Undo, fds: list[int], ready: Callable[[], None]) 
             raise StateError("cannot exec in a stopped container") from None
         raise
     handover.write_pid_file(wish.pid_file, init.pid)
-    _close(fds)
+    close_all(fds)
     console, init.console = init.console, -1
     init.close()
     return Started(init, console, identity.warnings(draft.config, draft.context.host))
@@ -406,8 +406,3 @@ def _open(path: str, flags: int, fds: list[int]) -> int:
         fd = os.open(path, flags | os.O_CLOEXEC)
     fds.append(fd)
     return fd
-
-
-def _close(fds: list[int]) -> None:
-    while fds:
-        os.close(fds.pop())

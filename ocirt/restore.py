@@ -30,7 +30,7 @@ from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init
 from ocirt.plan.namespaces import TYPES
 from ocirt.plan.ops import Op
-from ocirt.undo import Undo
+from ocirt.undo import Undo, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class _Restoring:
             self._run(path, container, folders)
         finally:
             folders.close()
-            _close(self.fds)
+            close_all(self.fds)
         os.rmdir(os.path.join(container.directory, ROOT))
         quick.write(container, draft.manager)
         handover.write_pid_file(wish.pid_file, self.pid)
@@ -332,7 +332,7 @@ def _perform(plan: list[Op], slots: dict[str, int], files: list[tuple[str, str, 
         init.converse({})
     finally:
         init.kill()
-        _close(fds)
+        close_all(fds)
 
 
 def _stdio(images: str) -> list[str]:
@@ -351,8 +351,3 @@ def _cgroups(pid: int) -> list[dict[str, str]]:
     with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         rows = [line.rstrip("\n").split(":", 2) for line in file]
     return [{"ctrl": name, "path": path} for _, names, path in rows for name in names.split(",")]
-
-
-def _close(fds: list[int]) -> None:
-    while fds:
-        os.close(fds.pop())

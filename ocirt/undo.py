@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+def close_all(fds: list[int]) -> None:
+    """Close descriptors, and forget their numbers: closing the list again does nothing."""
+    while fds:
+        os.close(fds.pop())
 
 
 class Undo:
