@@ -57,16 +57,13 @@ def run(arguments: Arguments, settings: Settings) -> int:
 def _explain(arguments: Arguments, settings: Settings) -> int:
     name = arguments.words[1]
     if os.path.isdir(name):
+        from ocirt.cli.create import settle
         from ocirt.create import Draft, Wish
 
         wish = Wish("explain", settings.root, name)
         wish.devices = arguments.device
-        wish.rootless = settings.rootless
+        settle(wish, settings)
         wish.cgroup_driver = "disabled"
-        wish.cdi_annotations = settings.cdi_annotations
-        wish.cdi_dirs = settings.cdi_dirs
-        wish.hpc_config = settings.hpc_config
-        wish.hpc_profile = settings.hpc_profile
         edits = Draft(wish).edits
         rows = edits.report if edits else []
     else:

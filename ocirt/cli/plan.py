@@ -6,6 +6,7 @@ import os
 import sys
 
 from ocirt import jsonio
+from ocirt.cli.create import settle
 from ocirt.create import Draft, Wish
 from ocirt.plan import ops
 
@@ -38,14 +39,8 @@ def run(arguments: Arguments, settings: Settings) -> int:
         raise UsageError(f"invalid format option: {arguments.format}")
     wish = Wish(arguments.id, settings.root, arguments.words[0] if arguments.words else os.getcwd())
     wish.config_name = arguments.config
-    wish.rootless = settings.rootless
-    wish.seccomp_cache = settings.seccomp_cache
-    wish.cgroup_driver = settings.cgroup_driver
     wish.devices = arguments.device
-    wish.cdi_annotations = settings.cdi_annotations
-    wish.cdi_dirs = settings.cdi_dirs
-    wish.hpc_config = settings.hpc_config
-    wish.hpc_profile = settings.hpc_profile
+    settle(wish, settings)
     draft = Draft(wish)
     rows = _writes(draft) + _resctrl(draft) + [_row(op) for op in draft.plan]
     if arguments.format == "json":

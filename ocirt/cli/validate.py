@@ -84,14 +84,12 @@ def _first(document: Any) -> list[Fault]:
 
 def undoable(directory: str, config: str, settings: Settings) -> list[Fault]:
     """Return the first thing that this machine cannot do."""
+    from ocirt.cli.create import settle
     from ocirt.create import Draft, Wish
 
     wish = Wish("validate", settings.root, directory)
     wish.config_name = config
-    wish.rootless = settings.rootless
-    wish.cgroup_driver = settings.cgroup_driver
-    wish.cdi_annotations = settings.cdi_annotations
-    wish.cdi_dirs = settings.cdi_dirs
+    settle(wish, settings)
     try:
         Draft(wish)
     except Error as error:

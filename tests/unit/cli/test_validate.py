@@ -16,9 +16,12 @@ from tests.unit.documents import engine
 SETTINGS = types.SimpleNamespace(
     rootless=False,
     root="/run/ocirt",
+    seccomp_cache=None,
     cgroup_driver="disabled",
     cdi_annotations=False,
     cdi_dirs=[],
+    hpc_config="/site/hpc.toml",
+    hpc_profile="mpi",
 )
 
 
@@ -89,6 +92,16 @@ def test_what_this_machine_cannot_do_comes_last(judge, monkeypatch):
 
     monkeypatch.setattr(create, "Draft", refuse)
     assert judge(engine()) == (1, ["mounts[1]: no"], [])
+
+
+def test_it_is_judged_under_the_settings_that_create_would_have(judge, monkeypatch):
+    from ocirt import create
+
+    seen = []
+    monkeypatch.setattr(create, "Draft", seen.append)
+    assert judge(engine()) == (0, [], [])
+    for name, value in vars(SETTINGS).items():
+        assert getattr(seen[0], name) == value, name
 
 
 def test_a_field_is_explained_when_asked(judge, plain):
