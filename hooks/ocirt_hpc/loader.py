@@ -33,6 +33,26 @@ LOADERS = ("/lib64", "/lib", "/usr/lib64", "/usr/lib")
 OPTIONS = ["bind", "ro", "nosuid", "nodev", "noexec", "private"]
 
 
+class Libraries:
+    """What the stage gives a container for its loader, gathered from all that brings libraries.
+
+    entries   as the cache wants them, what was added first comes first
+    folders   where they are in the container
+    origin    what asked for the first of them
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[ldcache.Entry] = []
+        self.folders: list[str] = []
+        self.origin = ""
+
+    def add(self, origin: str, entries: Iterable[ldcache.Entry], folders: Iterable[str]) -> None:
+        """Add libraries and the folders that hold them."""
+        self.origin = self.origin or origin
+        self.entries = ldcache.merge(self.entries, entries)
+        self.folders += [folder for folder in folders if folder not in self.folders]
+
+
 class Way:
     """How the loader was told: `how` (cache, path, env, none), and the edits for it."""
 

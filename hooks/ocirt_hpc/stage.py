@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ocirt_hpc.edits import Applied, Section
     from ocirt_hpc.host import Pci
+    from ocirt_hpc.loader import Libraries
 
 
 class Caller:
@@ -59,6 +60,7 @@ class _Stage:
         self.directories = caller.directories or cdi.DIRECTORIES
         self.files: list[cdi.File] | None = None  # CDI files, once somebody has asked for one
         self.native = self._native()  # names of CDI devices that need no CDI file
+        self._libraries: Libraries | None = None
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
 
     def _cdi_files(self) -> list[cdi.File]:
@@ -117,10 +119,32 @@ class _Stage:
             asked.requirements = {}
         asked.compat = self.site["nvidia", "cuda-compat"]
         with Image(self.caller.rootfs) as image:
-            sections, chosen = stage.sections(asked, self.host, image, self.tree, self.notes)
+            sections, chosen = stage.sections(
+                asked, self.host, image, self.tree, self.notes, self.libraries
+            )
         places = (self.host.pci(one.gpu.address) for one in chosen)
         self.gpus = [pci for pci in places if pci is not None]
         return sections
+
+    @property
+    def libraries(self) -> Libraries:
+        """What the container gets for its loader; most requests have nothing for it."""
+        if self._libraries is None:
+            from ocirt_hpc.loader import Libraries
+
+            self._libraries = Libraries()
+        return self._libraries
+
+    def loader(self) -> list[Section]:
+        """The word to the image's loader where the libraries are that were given to it."""
+        held = self._libraries
+        if held is None or not held.folders:
+            return []
+        from ocirt_hpc import loader
+
+        with Image(self.caller.rootfs) as image:
+            way = loader.tell(image, held.entries, held.folders, self.tree)
+        return [(held.origin, way.edits)]
 
     def rdma(self) -> list[Section]:
         """RDMA devices."""
@@ -222,6 +246,7 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
         sections += stage.rdma()
         sections += stage.kinds()
         sections += stage.parts()
+        sections += stage.loader()
     if not sections and not stage.notes.left_out:
         return None
     applied = edits.apply(config, sections, rootless=caller.rootless)

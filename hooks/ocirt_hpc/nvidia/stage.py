@@ -6,7 +6,7 @@ import os
 
 from ocirt import log
 from ocirt.errors import At, ConfigError
-from ocirt_hpc import ldcache, loader
+from ocirt_hpc import ldcache
 from ocirt_hpc.edits import node_edits
 from ocirt_hpc.nvidia import allocation, choice, compat, container, driver, files, require
 from ocirt_hpc.nvidia.request import HOOKS, VOLUMES
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ocirt_hpc.edits import Section
     from ocirt_hpc.host import Host
     from ocirt_hpc.image import Image
+    from ocirt_hpc.loader import Libraries
     from ocirt_hpc.notes import Notes
     from ocirt_hpc.nvidia.choice import Chosen
     from ocirt_hpc.nvidia.request import Request
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def sections(
-    request: Request, host: Host, image: Image, tree: Tree, notes: Notes, *, writable: bool = True
+    request: Request, host: Host, image: Image, tree: Tree, notes: Notes, libraries: Libraries
 ) -> tuple[list[Section], list[Chosen]]:
     """Return the edits for a request, under the name of what asked for it, and the chosen GPUs.
 
     A host without the driver is an error when devices were named, and a warning when `all` was:
-    images ask for that by themselves.  writable: whether the image can get new mount points.
+    images ask for that by themselves.  libraries: where the driver's are added.
     """
     asked = request.asked
     with At(asked.where):
@@ -62,7 +63,7 @@ def sections(
     overlay = {} if host.root else container.proc_edits(loaded, chosen, tree)
     if request.compat and "compute" in wanted:
         entries = ldcache.merge(compat.find(image, loaded.version), entries)
-    way = loader.tell(image, entries, folders, tree, writable=writable)
+    libraries.add(asked.origin, entries, folders)
     place = {
         "containerPath": container.PLACE,
         "hostPath": tree.place,
@@ -73,7 +74,6 @@ def sections(
         {"mounts": [place]},
         mounts,
         overlay,
-        way.edits,
         {"dropHooks": list(HOOKS), "dropMounts": [VOLUMES]},
     ]
     if job is not None:

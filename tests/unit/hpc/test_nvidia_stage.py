@@ -38,9 +38,13 @@ def rootfs(tmp_path):
 
 def sections(machine, rootfs, *env):
     asked = request.find(config(*env), Notes(), Policy())
-    tree = Tree("/state/hpc")
+    tree, libraries = Tree("/state/hpc"), loader.Libraries()
     with Image(str(rootfs)) as image:
-        return stage.sections(asked, machine.host(), image, tree, Notes())[0], tree
+        made, _ = stage.sections(asked, machine.host(), image, tree, Notes(), libraries)
+        if libraries.folders:
+            way = loader.tell(image, libraries.entries, libraries.folders, tree)
+            made.append((libraries.origin, way.edits))
+    return made, tree
 
 
 # --- requests
