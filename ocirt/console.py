@@ -47,6 +47,39 @@ def send_fd(path: str, fd: int, payload: bytes) -> None:
                 os.close(folder)
 
 
+class Signals:
+    """Every signal that is sent to us, to be read when its descriptor can be.
+
+    So none of them ends us and leaves containers behind.
+    """
+
+    # SIGKILL, SIGSTOP, glibc's own two; and SIGPIPE, which is about our own output: stays ignored
+    UNCAUGHT = frozenset({9, 13, 19, 32, 33})
+
+    def __init__(self) -> None:
+        import _signal
+
+        self._wake, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        for number in range(1, 65):
+            if number not in self.UNCAUGHT:
+                try:
+                    _signal.signal(number, _ignore)
+                except (OSError, ValueError):
+                    pass
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when signals have come."""
+        return self._wake
+
+    def read(self) -> bytes:
+        """Return the numbers of those that came since; nothing if none did."""
+        try:
+            return os.read(self._wake, 512)
+        except BlockingIOError:
+            return b""
+
+
 class Foreground:
     """Wait for a container's init from the foreground, and be its terminal if it has one.
 
@@ -55,23 +88,9 @@ class Foreground:
     """
 
     OURS = frozenset({17, 23, 28})  # SIGCHLD, SIGURG, SIGWINCH
-    # SIGKILL, SIGSTOP, glibc's own two; and SIGPIPE, which is about our own output: stays ignored
-    UNCAUGHT = frozenset({9, 13, 19, 32, 33})
 
     def __init__(self) -> None:
-        import _signal
-
-        self._signal = _signal
-        self._wake, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._wake_end = theirs
-        # Every signal is caught, so that none of them ends us and leaves the container behind.
-        _signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        for number in range(1, 65):
-            if number not in self.UNCAUGHT:
-                try:
-                    _signal.signal(number, _ignore)
-                except (OSError, ValueError):
-                    pass
+        self._signals = Signals()
         self._master = -1
         self._tty = -1
         self._saved: list[object] | None = None
@@ -86,7 +105,7 @@ class Foreground:
         if master >= 0:
             self._take_terminal(master)
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
         if master >= 0:
             os.set_blocking(master, True)
             poll.register(master, select.POLLIN)
@@ -108,7 +127,7 @@ class Foreground:
             if done:
                 return status
             for fd, _ in poll.poll():  # type: ignore[attr-defined]
-                if fd == self._wake:
+                if fd == self._signals.fileno():
                     self._forward(pid)
                 elif self._listener and fd == self._listener.fileno():
                     self._pass_on(self._listener, poll)
@@ -120,7 +139,7 @@ class Foreground:
                     self._write(self._master, b"\x04")  # what Ctrl-D would send
 
     def _forward(self, pid: int) -> None:
-        for number in os.read(self._wake, 512):
+        for number in self._signals.read():
             if number == 28 and self._tty >= 0:
                 self._resize()
             if number not in self.OURS:

@@ -63,27 +63,32 @@ def start(root: str, container_id: str) -> None:
         from ocirt import notify
 
         listener = notify.listen(container)
-    try:
-        gate = container.open_gate()
-    except OSError:  # ENXIO: nobody reads, the init is gone
-        raise StateError("cannot start a container that has stopped") from None
-    os.write(gate, b"\0")
-    os.unlink(container.fifo)
-    _wait_for_exec(gate)
-    os.close(gate)
+    wait_for_exec(let_go(container))
     poststart(container)
     if listener:
         container.unlock()  # a program may take its time, and others may want to end it
         listener.wait(container)
 
 
-def _wait_for_exec(gate: int) -> None:
+def let_go(container: Container) -> int:
+    """Tell the init at the gate to go on; return the gate, for `wait_for_exec`."""
+    try:
+        gate = container.open_gate()
+    except OSError:  # ENXIO: nobody reads, the init is gone
+        raise StateError("cannot start a container that has stopped") from None
+    os.write(gate, b"\0")
+    os.unlink(container.fifo)
+    return gate
+
+
+def wait_for_exec(gate: int) -> None:
     """Wait until the init no longer holds the FIFO: it closes when the program is executed."""
     import select
 
     poll = select.poll()
     poll.register(gate, 0)
     poll.poll()
+    os.close(gate)
 
 
 def poststart(container: Container) -> None:

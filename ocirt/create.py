@@ -16,7 +16,7 @@ from ocirt.container import poststop, state_text
 from ocirt.errors import At, Error
 from ocirt.hookfiles import WORDS, open_output
 from ocirt.kernel import mounts, procfs
-from ocirt.launch import Init
+from ocirt.launch import Init, finish
 from ocirt.plan import hookpoints, identity
 from ocirt.plan.host import Host
 from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_NETWORK, ASK_READY, ASK_SECCOMP, Op
@@ -24,7 +24,7 @@ from ocirt.undo import Undo, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from typing import Any
 
     from ocirt_hpc.edits import Applied
@@ -86,6 +86,7 @@ class Wish:
         self.hpc_profile = ""
         self.detach = True
         self.gate = True
+        self.stdio = (0, 1, 2)  # which of our descriptors the program gets as stdin, stdout, stderr
         self.notify = True  # tell the caller's service manager when the program says it is ready
 
 
@@ -263,13 +264,21 @@ def create(wish: Wish) -> Made:
     handover.check_console(wish.console_socket, wish.detach, terminal)
     undo = Undo()
     try:
-        if draft.edits is None:
-            return _make(draft, undo)
-        with draft.edits:
-            return _make(draft, undo)
+        return finish(steps(draft, undo))
     except BaseException:
         undo.run()
         raise
+
+
+def steps(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
+    """Make a container in steps, for those who make several at once (see `launch.finish`).
+
+    undo: is told how to take back what has been done.
+    """
+    if draft.edits is None:
+        return (yield from _make(draft, undo))
+    with draft.edits:
+        return (yield from _make(draft, undo))
 
 
 def new_record(draft: Draft) -> dict[str, Any]:
@@ -292,12 +301,13 @@ def new_record(draft: Draft) -> dict[str, Any]:
         # Without a mount namespace the mounts are made in the caller's, and `delete` takes them
         # away; what was there before stays.
         "host_mounts": None if spaces.has("mount") else mounts.below(draft.rootfs),
-        "stdio": procfs.stdio(),  # which a checkpoint has to tell from what the program opens
+        # What a checkpoint has to tell from files that the program opens.
+        "stdio": procfs.stdio(fds=draft.wish.stdio),
         "hooks": [stage for stage in ("poststart", "poststop") if hooks.get(stage)],
     }
 
 
-def _make(draft: Draft, undo: Undo) -> Made:
+def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
     wish, config, manager = draft.wish, draft.config, draft.manager
     record = new_record(draft)
     container = state.claim(wish.root, wish.container_id, record)
@@ -318,7 +328,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
     fds: list[int] = []
     undo.add(close_all, fds)
     undo.add(init.kill)
-    init.spawn()  # it starts up while the cgroup is made
+    init.spawn(wish.stdio)  # it starts up while the cgroup is made
     if manager:
         manager.create(draft.linux.get("resources") or {}, init.stage0)
         record["cgroup"] = manager.record()  # systemd has the last word on where it is
@@ -337,6 +347,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
             ("cgroup", _open(str(manager.cgroup_dir()), os.O_RDONLY | os.O_DIRECTORY, fds))
         )
     init.send_outside(outside)
+    yield init.fileno()
     record["pid"] = init.cloned()
     if draft.resctrl:
         draft.resctrl.attach(init.pid)  # while it waits for its second part, and is alone
@@ -394,7 +405,7 @@ def _make(draft: Draft, undo: Undo) -> Made:
     def listener(number: int) -> None:
         handover.send_listener(container, config, state.CREATING, init.pid, number)
 
-    at_gate = init.converse(
+    at_gate = yield from init.talk(
         {
             ASK_MAPS: maps,
             ASK_NETWORK: network,

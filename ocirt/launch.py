@@ -33,7 +33,10 @@ from ocirt.plan.program import lookup_error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
+    from typing import TypeVar
+
+    Result = TypeVar("Result")
 
 INIT = os.path.join(os.path.dirname(__file__), "init", "ocirt-init")
 
@@ -64,6 +67,19 @@ def sealed_copy(path: str = INIT) -> int:
     return fd
 
 
+def finish(steps: Generator[int, None, Result]) -> Result:
+    """Take the steps of a conversation one after the other; return what they come to.
+
+    Steps yield the descriptor that they would next wait for; who has but one init just waits.
+    """
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Result = end.value
+            return found
+
+
 class Init:
     """The conversation with one init.
 
@@ -89,16 +105,26 @@ class Init:
         """The pid of the process that waits for part 1 and then makes the init; 0 afterwards."""
         return self._stage0
 
-    def spawn(self) -> None:
-        """Start stage 0 with our stdin, stdout and stderr; it waits for part 1."""
+    def fileno(self) -> int:
+        """Return the socket, which can be read once the init has something to say or has ended."""
+        assert self._socket is not None
+        return self._socket.fileno()
+
+    def spawn(self, stdio: tuple[int, ...] = (0, 1, 2)) -> None:
+        """Start stage 0 with these descriptors as stdin, stdout, stderr; it waits for part 1."""
         self._socket, theirs = socketpair()
+        moved = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
         copy = -1
         try:
             copy = sealed_copy()
             os.set_inheritable(theirs.fileno(), True)
             # With no signal blocked; the init itself resets the dispositions.
             self._stage0 = os.posix_spawn(
-                f"/proc/self/fd/{copy}", ["ocirt-init", str(theirs.fileno())], {}, setsigmask=[]
+                f"/proc/self/fd/{copy}",
+                ["ocirt-init", str(theirs.fileno())],
+                {},
+                file_actions=[action for action in moved if action[1] != action[2]],
+                setsigmask=[],
             )
         finally:
             theirs.close()
@@ -148,7 +174,12 @@ class Init:
         answers: what to do for each ASK kind; it gets the index that the question carries.
         Raises what a failing op means in words.
         """
+        return finish(self.talk(answers))
+
+    def talk(self, answers: dict[int, Callable[[int], None]]) -> Generator[int, None, bool]:
+        """Converse in steps (see `finish`)."""
         while True:
+            yield self.fileno()
             kind, index, value, text = self._receive()
             if kind == vocabulary.ASK:
                 if value in answers:

@@ -69,10 +69,10 @@ def field(pid: int | str, name: str, where: str = "status") -> str:
     return ""
 
 
-def stdio(pid: int | str = "self") -> list[str]:
-    """Return what descriptors 0 to 2 of a process are (`pipe:[1234]`), "" for a closed one."""
+def stdio(pid: int | str = "self", fds: tuple[int, ...] = (0, 1, 2)) -> list[str]:
+    """Return what descriptors of a process are (`pipe:[1234]`), "" for a closed one."""
     found = []
-    for number in range(3):
+    for number in fds:
         try:
             found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
         except OSError:
