@@ -3,6 +3,7 @@
 stage.py     the way from a config to an edited one: begin here
 request.py   what is asked for: options, annotations, variables
 site.py      what the site allows and wants: /etc/ocirt/hpc.toml
+toml.py      what such a file says, read quickly
 parts.py     mounts, variables, nodes and limits that a site adds (choice.py: to whom)
 users.py     whose the program is, and its home
 hooksd.py    hooks that a site adds

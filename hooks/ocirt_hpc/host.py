@@ -79,6 +79,7 @@ class Host:
         self.dev_root = self.root if dev_root is None else dev_root.rstrip("/")
         self.lstat = lstat
         self._majors: dict[str, int] | None = None
+        self._links: dict[str, str] = {}  # targets; "" for what is no link
 
     def text(self, path: str) -> str | None:
         """Return what a file holds, without the last newline; None when there is none.
@@ -141,10 +142,16 @@ class Host:
             if part == "..":
                 done = done.rpartition("/")[0]
                 continue
-            try:
-                target = os.readlink(f"{self.root}{done}/{part}")
-            except OSError:
-                done += f"/{part}"
+            here = f"{done}/{part}"
+            target = self._links.get(here)
+            if target is None:
+                try:
+                    target = os.readlink(self.root + here)
+                except OSError:
+                    target = ""
+                self._links[here] = target
+            if not target:
+                done = here
                 continue
             links += 1
             if links > MOST_LINKS:

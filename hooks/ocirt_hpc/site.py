@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from ocirt.errors import At, ConfigError, KernelError
-from ocirt_hpc import kinds, parts
+from ocirt_hpc import kinds, parts, toml
 from ocirt_hpc.parts import Part
 
 TYPE_CHECKING = False
@@ -166,12 +166,7 @@ def trust(seen: os.stat_result, path: str) -> None:
 
 
 def _take(site: Site, content: str, file: str) -> None:
-    import tomllib
-
-    try:
-        document = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(str(error)) from None
+    document = toml.loads(content)
     for name, row in _tables(document.pop("device", {}), "device").items():
         site.kinds[name] = _kind(row, f"device.{name}")
     for kind, known, held in (

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ocirt.cli import COMMANDS
+from tests.unit.hpc import machines
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -129,3 +130,23 @@ def test_asking_for_a_device_loads_the_hpc_stage_and_nothing_dear(tmp_path):
 
 def test_version_loads_only_what_is_cheap():
     assert foreign(loaded("cli.main(['--version'])")) == set()
+
+
+def test_giving_devices_loads_only_what_is_cheap(tmp_path):
+    """Settings are read, GPUs and NICs are found, for one module of the standard library, in C."""
+    machine = machines.eight_and_eight(tmp_path / "machine")
+    machines.install(machine)
+    machine.write("/etc/nvidia-container-runtime/config.toml", "disable-require = false\n")
+    machine.host()
+    settings = tmp_path / "hpc.toml"
+    settings.touch(mode=0o600)
+    settings.write_text(f'[stage]\nhost-root = "{machine.root}"\n')
+    env = ["NVIDIA_VISIBLE_DEVICES=all", "OCIRT_RDMA_DEVICES=all"]
+    config = {"root": {"path": str(tmp_path)}, "process": {"args": ["true"], "env": env}}
+    call = f"hpc.apply({config!r}, {str(tmp_path)!r}, '/place', devices=[], site={str(settings)!r})"
+    modules = loaded(
+        f"from ocirt import hpc; devices = {call}.config['linux']['devices']; "
+        "assert len(devices) == 8 + 3 + 8 + 1, devices; sys.__stderr__.write(chr(0))"
+    )
+    assert "ocirt_hpc.nvidia.stage" in modules
+    assert foreign(modules) == {"resource"}

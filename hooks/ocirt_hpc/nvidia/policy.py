@@ -8,6 +8,7 @@ Source: nvidia-container-toolkit, config.toml.
 from __future__ import annotations
 
 from ocirt.errors import At, ConfigError
+from ocirt_hpc import toml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,13 +58,8 @@ def load(host: Host) -> Policy:
     text = host.text(FILE)
     if text is None:
         return policy
-    import tomllib
-
     with At(FILE):
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(str(error)) from None
+        document = toml.loads(text)
         for key, (attribute, default) in KEYS.items():
             if key in document:
                 if type(document[key]) is not type(default):

@@ -207,8 +207,8 @@ def eight(root: Path) -> Machine:
     return machine
 
 
-def cluster_node(root: Path) -> Machine:
-    """The same with a NIC beside each GPU, on one switch, and two more for storage without link."""
+def eight_and_eight(root: Path) -> Machine:
+    """The same with a NIC beside each GPU, on one switch."""
     machine = eight(root)
     for place in range(8):
         bus = 0x07 + 0x20 * place
@@ -220,6 +220,12 @@ def cluster_node(root: Path) -> Machine:
             bridges=f"{switch}/0000:{bus + 1:02x}:02.0",
             numa=place // 4,
         )
+    return machine
+
+
+def cluster_node(root: Path) -> Machine:
+    """The same with two more NICs for storage, whose links are down."""
+    machine = eight_and_eight(root)
     for place in (8, 9):
         address = f"0000:{0xF0 + place:02x}:00.0"
         machine.nic(f"mlx5_{place}", address, active=False, layer="Ethernet", numa=1)
