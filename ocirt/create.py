@@ -25,7 +25,8 @@ from ocirt.undo import Undo, close_all
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
-    from typing import Any
+    from types import TracebackType
+    from typing import Any, Self
 
     from ocirt_hpc.edits import Applied
 
@@ -112,7 +113,8 @@ class Made:
 class Draft:
     """A container on paper: everything decided, nothing done yet.
 
-    edits: what the HPC stage added to the config, or None; `config` has it already.
+    edits: what the HPC stage added to the config, or None; `config` has it already.  In a `with`
+    of the draft an Error about what was added names who added it.
     """
 
     def __init__(self, wish: Wish) -> None:
@@ -127,12 +129,24 @@ class Draft:
             self._decide()
         else:
             self.config = self.edits.config
-            with self.edits:
+            with self:
                 self._decide()
             self.plan = [
                 Op(name, args, self.edits.name(where), what)
                 for name, args, where, what in self.plan
             ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.edits is not None:
+            self.edits.__exit__(kind, error, trace)
 
     def _edits(self) -> Applied | None:
         """Return what the requested devices add, as any part of the config to be checked."""
@@ -254,7 +268,12 @@ class Draft:
 
 
 def create(wish: Wish) -> Made:
-    """Make a container whose init waits at the gate (`wish.gate`), or runs its program at once.
+    """Make a container whose init waits at the gate (`wish.gate`), or runs its program at once."""
+    return carry_out(wish, lambda draft, undo: finish(steps(draft, undo)))
+
+
+def carry_out(wish: Wish, make: Callable[[Draft, Undo], Made]) -> Made:
+    """Decide everything, then make the container.
 
     Everything that can be refused is refused before anything on the machine changes; what fails
     later is taken back.
@@ -264,7 +283,7 @@ def create(wish: Wish) -> Made:
     handover.check_console(wish.console_socket, wish.detach, terminal)
     undo = Undo()
     try:
-        return finish(steps(draft, undo))
+        return make(draft, undo)
     except BaseException:
         undo.run()
         raise
@@ -275,9 +294,7 @@ def steps(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
 
     undo: is told how to take back what has been done.
     """
-    if draft.edits is None:
-        return (yield from _make(draft, undo))
-    with draft.edits:
+    with draft:
         return (yield from _make(draft, undo))
 
 
@@ -307,21 +324,52 @@ def new_record(draft: Draft) -> dict[str, Any]:
     }
 
 
-def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
-    wish, config, manager = draft.wish, draft.config, draft.manager
-    record = new_record(draft)
-    container = state.claim(wish.root, wish.container_id, record)
-    undo.add(poststop, container, (config.get("hooks") or {}).get("poststop") or [])
+def claim(draft: Draft, undo: Undo, record: dict[str, Any]) -> Container:
+    """Make the directory of a container and what it holds from the start."""
+    container = state.claim(draft.wish.root, draft.wish.container_id, record)
+    undo.add(poststop, container, (draft.config.get("hooks") or {}).get("poststop") or [])
     undo.add(container.remove)
     container.save()  # a crash from here on leaves what `delete --force` needs to know
-    container.save_config(config)
-    readiness = _listen(container, wish.gate) if draft.notify else None
-    if readiness:
-        undo.add(readiness.close)
+    container.save_config(draft.config)
     if draft.edits is not None:
         container.save_report(draft.edits.report)
         if draft.edits.tree is not None:
             draft.edits.tree.write()
+    return container
+
+
+def make_groups(draft: Draft, undo: Undo, record: dict[str, Any], pid: int) -> None:
+    """Make the cgroup and the share of resctrl; pid: of who is to be in the cgroup for systemd."""
+    manager = draft.manager
+    if manager:
+        manager.create(draft.linux.get("resources") or {}, pid)
+        record["cgroup"] = manager.record()  # systemd has the last word on where it is
+        undo.add(manager.undo)
+        manager.delegate(draft.config)
+        undo.add(manager.kill, 9)
+    if draft.resctrl:
+        undo.add(draft.resctrl.undo)
+        draft.resctrl.create()
+
+
+def move_devices(draft: Draft, undo: Undo, pid: int) -> Callable[[], None]:
+    """Give the config's network devices to a process; return what lets go of them for good."""
+    from ocirt.netdevices import Devices
+
+    devices = Devices(pid)
+    undo.add(devices.close)
+    undo.add(devices.put_back)
+    devices.move(draft.linux["netDevices"])
+    return devices.close
+
+
+def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
+    wish, config, manager = draft.wish, draft.config, draft.manager
+    record = new_record(draft)
+    container = claim(draft, undo, record)
+    readiness = _listen(container, wish.gate) if draft.notify else None
+    if readiness:
+        undo.add(readiness.close)
 
     init = Init(draft.plan, draft.context.slots)
     init.explain = draft.explain
@@ -329,15 +377,7 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
     undo.add(close_all, fds)
     undo.add(init.kill)
     init.spawn(wish.stdio)  # it starts up while the cgroup is made
-    if manager:
-        manager.create(draft.linux.get("resources") or {}, init.stage0)
-        record["cgroup"] = manager.record()  # systemd has the last word on where it is
-        undo.add(manager.undo)
-        manager.delegate(config)
-        undo.add(manager.kill, 9)
-    if draft.resctrl:
-        undo.add(draft.resctrl.undo)
-        draft.resctrl.create()
+    make_groups(draft, undo, record, init.stage0)
     if record["host_mounts"] is not None:
         undo.add(mounts.detach, draft.rootfs, record["host_mounts"])
     undo.add(init.kill)  # first, so that the rest finds nothing alive
@@ -380,13 +420,7 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
         usermap.write(init.pid, draft.linux)
 
     def network(_: int) -> None:
-        from ocirt.netdevices import Devices
-
-        devices = Devices(init.pid)
-        undo.add(devices.close)
-        undo.add(devices.put_back)
-        devices.move(draft.linux["netDevices"])
-        done.append(devices.close)
+        done.append(move_devices(draft, undo, init.pid))
 
     def hooks(_: int) -> None:
         runtime_hooks(container, config, init.pid)

@@ -21,8 +21,16 @@ from __future__ import annotations
 import os
 
 from ocirt import checkpoint, handover, jsonio, notify, quick, state
-from ocirt.container import poststop
-from ocirt.create import Draft, Made, new_record, runtime_hooks
+from ocirt.create import (
+    Draft,
+    Made,
+    carry_out,
+    claim,
+    make_groups,
+    move_devices,
+    new_record,
+    runtime_hooks,
+)
 from ocirt.criu import check, external, options, rpc, swrk
 from ocirt.errors import At, ConfigError, Error, StateError
 from ocirt.kernel import consts as k
@@ -30,7 +38,7 @@ from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init
 from ocirt.plan.namespaces import TYPES
 from ocirt.plan.ops import Op
-from ocirt.undo import Undo, close_all
+from ocirt.undo import close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 
     from ocirt.create import Wish
     from ocirt.state import Container
+    from ocirt.undo import Undo
 
 ROOT = "criu-root"  # where CRIU finds the rootfs: it must be a mount whose parent is not covered
 
@@ -52,23 +61,13 @@ LASTING = frozenset({
 
 
 def restore(wish: Wish, images: checkpoint.Wish) -> Made:
-    """Make a container of the images of one; it runs when this returns.
+    """Make a container of the images of one; it runs when this returns."""
 
-    Everything that can be refused is refused before anything on the machine changes; what fails
-    later is taken back.
-    """
-    draft = Draft(wish)
-    terminal = bool((draft.config.get("process") or {}).get("terminal"))
-    handover.check_console(wish.console_socket, wish.detach, terminal)
-    undo = Undo()
-    try:
-        if draft.edits is None:
+    def make(draft: Draft, undo: Undo) -> Made:
+        with draft:
             return _Restoring(draft, images, undo).make()
-        with draft.edits:
-            return _Restoring(draft, images, undo).make()
-    except BaseException:
-        undo.run()
-        raise
+
+    return carry_out(wish, make)
 
 
 def scaffold(plan: list[Op]) -> list[Op]:
@@ -134,20 +133,10 @@ class _Restoring:
         return Made(container, self.pid, self.console, draft.warnings(), [])
 
     def _claim(self) -> Container:
-        draft, wish = self.draft, self.draft.wish
-        hooks = draft.config.get("hooks") or {}
-        record = new_record(draft)
+        record = new_record(self.draft)
         # As runc: the program started long ago, and was told so then.
         record["hooks"] = [stage for stage in record["hooks"] if stage != "poststart"]
-        container = state.claim(wish.root, wish.container_id, record)
-        self.undo.add(poststop, container, hooks.get("poststop") or [])
-        self.undo.add(container.remove)
-        container.save()  # a crash from here on leaves what `delete --force` needs to know
-        container.save_config(draft.config)
-        if draft.edits is not None:
-            container.save_report(draft.edits.report)
-            if draft.edits.tree is not None:
-                draft.edits.tree.write()
+        container = claim(self.draft, self.undo, record)
         for folder in (os.path.join(container.directory, ROOT), self.notify_folder):
             os.mkdir(folder, 0o755)
         return container
@@ -155,12 +144,8 @@ class _Restoring:
     def _prepare(self, pid: int, container: Container) -> None:
         """Make the cgroup and whatever else has to be there, and put CRIU to be into it."""
         draft, manager = self.draft, self.draft.manager
+        make_groups(draft, self.undo, container.record, pid)
         if manager:
-            manager.create(draft.linux.get("resources") or {}, pid)
-            container.record["cgroup"] = manager.record()  # as in create
-            self.undo.add(manager.undo)
-            manager.delegate(draft.config)
-            self.undo.add(manager.kill, 9)
             files = [path for _, path in manager.attach_files()]
             if manager.cgroup_dir():
                 files.append(f"{manager.cgroup_dir()}/cgroup.procs")
@@ -168,8 +153,6 @@ class _Restoring:
                 with open(path, "wb", buffering=0) as file:
                     file.write(str(pid).encode())
         if draft.resctrl:
-            self.undo.add(draft.resctrl.undo)
-            draft.resctrl.create()
             draft.resctrl.attach(pid)
         self._scaffold()
 
@@ -188,16 +171,6 @@ class _Restoring:
             Op("exit", (0,)),
         ]
         _perform(ops, {}, [("ns.network", f"/proc/{pid}/ns/net", 0)])
-
-    def _network(self, pid: int) -> None:
-        """Move the config's network devices in again: they came back when the namespace ended."""
-        from ocirt.netdevices import Devices
-
-        devices = Devices(pid)
-        self.undo.add(devices.close)
-        self.undo.add(devices.put_back)
-        devices.move(self.draft.linux["netDevices"])
-        self.done.append(devices.close)
 
     def _fill(self, folders: checkpoint.Folders, stdio: list[str], root: str) -> None:
         """Say where everything is that the checkpoint left to the outside."""
@@ -270,7 +243,8 @@ class _Restoring:
             if "network" in self.spaces.new:
                 self._loopback(pid)
             if self.draft.linux.get("netDevices"):
-                self._network(pid)
+                # They came back to us when the namespace that they were in ended.
+                self.done.append(move_devices(self.draft, self.undo, pid))
             runtime_hooks(container, self.draft.config, pid)
         elif script == "orphan-pts-master" and self.service is not None:
             self._take_terminal(self.service.take_fd())
