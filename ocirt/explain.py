@@ -39,8 +39,9 @@ def explain(op: Op, errno: int, config: dict[str, Any], rootfs: str) -> str:
 
 def _masked() -> str:
     """Tell whether our own /proc hides something, as in a container: a new one would show it."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        hidden = [row.split()[4] for row in file if row.split()[4].startswith("/proc/")]
+    from ocirt.kernel import mounts
+
+    hidden = mounts.below("/proc")
     return (
         f"a new procfs would show what is hidden from the runtime ({hidden[0]})" if hidden else ""
     )
