@@ -271,7 +271,7 @@ def _dump(path: str, request: dict[str, Any], wish: Wish, folders: Folders) -> N
         # After a pre-dump CRIU waits for the next one; there is none, which it calls a failure.
         code = service.close()
         if code and not wish.pre_dump:
-            raise Error(f"criu failed: exit {code}" if code > 0 else f"criu failed: signal {-code}")
+            raise swrk.ended(code)
     except Error as error:
         raise failed(error, folders) from None
     finally:

@@ -220,9 +220,7 @@ class _Restoring:
             answer = self.service.ask({"type": rpc.RESTORE, "opts": self.request}, notified)
             code = self.service.close()
             if code:
-                raise Error(
-                    f"criu failed: exit {code}" if code > 0 else f"criu failed: signal {-code}"
-                )
+                raise swrk.ended(code)
         except Error as error:
             self.service.close()
             raise checkpoint.failed(error, folders) from None

@@ -152,17 +152,12 @@ class Service:
             data, ancillary, flags = b"", [], 0
         self.fds += _descriptors(ancillary)
         if not data:
-            raise Error(f"criu failed: {self._end()}")
+            raise ended(self.close(), "unexpected EOF")
         if flags & MSG_TRUNC:
             raise Error("criu sent what is no message", f"longer than {LARGEST} bytes")
         answer = rpc.decode("criu_resp", data)
         log.debug(f"criu: {_name(answer.get('type', 0))} {answer}")
         return answer
-
-    def _end(self) -> str:
-        """Word how CRIU ended, having closed its side without an answer."""
-        code = self.close()
-        return f"unexpected EOF: signal {-code}" if code < 0 else f"unexpected EOF: exit {code}"
 
     def take_fd(self) -> int:
         """Return the descriptor that came with the notification, to be closed by the caller."""
@@ -280,6 +275,12 @@ def mute() -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)
+
+
+def ended(code: int, *what: str) -> Error:
+    """Return the failure of a CRIU that exited with `code`, -number for a signal."""
+    how = f"signal {-code}" if code < 0 else f"exit {code}"
+    return Error("criu failed", *what, how)
 
 
 def _name(kind: int) -> str:
