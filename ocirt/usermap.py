@@ -144,12 +144,7 @@ def _advice(helper: str, file: str, option: str, reason: str) -> str:
             return f"{helper} has no privileges: its caller has given up gaining any"
         return f"has {helper} its set-uid bit or capabilities?"
     number = str(os.geteuid())
-    name = number
-    for row in _read("/etc/passwd").splitlines():
-        fields = row.split(":")
-        if fields[2:3] == [number]:
-            name = fields[0]
-            break
+    name = user_name(number, _read("/etc/passwd"))
     rows = [row.split(":") for row in _read(file).splitlines()]
     granted = [
         _range(int(row[1]), int(row[1]) + int(row[2]))
@@ -159,3 +154,9 @@ def _advice(helper: str, file: str, option: str, reason: str) -> str:
     if granted:
         return f"{file} grants {name} {', '.join(granted)}"
     return f"{file} grants {name} nothing; as root: usermod {option} 100000-165535 {name}"
+
+
+def user_name(number: str, passwd: str) -> str:
+    """Return what the text of /etc/passwd calls a user; the number when it does not know it."""
+    rows = (row.split(":") for row in passwd.splitlines())
+    return next((row[0] for row in rows if row[2:3] == [number]), number)

@@ -6,6 +6,7 @@ import os
 
 from ocirt.doctor.machine import INFO, LACKS, wanted
 from ocirt.kernel.consts import CLONE_NEWUSER
+from ocirt.usermap import user_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,25 +58,16 @@ def namespace(machine: Machine) -> Iterator[Finding]:
 
 def ranges(machine: Machine) -> Iterator[Finding]:
     """The ids that belong to this user besides his own."""
-    names = _user_names(machine)
+    number = str(machine.uid)
+    user = user_name(number, machine.text("/etc/passwd"))
     for file in ("subuid", "subgid"):
         rows = [row.split(":") for row in machine.text(f"/etc/{file}").splitlines()]
         rows = [row for row in rows if len(row) == 3 and row[2].isdigit()]
         if machine.uid == 0:
             yield file, INFO, f"ranges of {len({row[0] for row in rows})} users", ""
             continue
-        count = sum(int(row[2]) for row in rows if row[0] in names)
+        count = sum(int(row[2]) for row in rows if row[0] in (user, number))
         yield wanted(
-            file, count > 0, f"{count} ids of {names[0]}",
-            f"as root: usermod --add-{file}s 100000-165535 {names[0]}, with a range of nobody else",
+            file, count > 0, f"{count} ids of {user}",
+            f"as root: usermod --add-{file}s 100000-165535 {user}, with a range of nobody else",
         )  # fmt: skip
-
-
-def _user_names(machine: Machine) -> list[str]:
-    """Return how /etc/subuid may call the user."""
-    number = str(machine.uid)
-    for row in machine.text("/etc/passwd").splitlines():
-        fields = row.split(":")
-        if fields[2:3] == [number]:
-            return [fields[0], number]
-    return [number]
