@@ -39,12 +39,17 @@ OPTIONS = ["bind", "ro", "nosuid", "nodev", "noexec", "private"]
 
 
 class Port:
-    """A port: its number, link layer (InfiniBand, Ethernet), whether its link is up."""
+    """A port: its number, link layer (InfiniBand, Ethernet), state (down, init, active)."""
 
-    def __init__(self, number: int, layer: str, active: bool) -> None:
+    def __init__(self, number: int, layer: str, state: str) -> None:
         self.number = number
         self.layer = layer
-        self.active = active
+        self.state = state
+
+    @property
+    def active(self) -> bool:
+        """Whether its link is up."""
+        return self.state == "active"
 
 
 class Device:
@@ -94,8 +99,8 @@ def find(host: Host) -> list[Device]:
 
 
 def _port(host: Host, path: str, number: int) -> Port:
-    state = host.text(f"{path}/state") or ""
-    return Port(number, host.text(f"{path}/link_layer") or "InfiniBand", "ACTIVE" in state)
+    state = (host.text(f"{path}/state") or "").rpartition(" ")[2].lower()  # "4: ACTIVE"
+    return Port(number, host.text(f"{path}/link_layer") or "InfiniBand", state)
 
 
 def _order(device: Device) -> tuple[bool, list[int], list[object]]:

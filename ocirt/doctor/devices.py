@@ -6,6 +6,7 @@ import os
 
 from ocirt import hpc
 from ocirt.doctor.machine import INFO, LACKS, OK
+from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,18 +40,21 @@ def cdi(machine: Machine) -> Iterator[Finding]:
 
 def nvidia(machine: Machine) -> Iterator[Finding]:
     """The driver, its GPUs, and the nodes that a program needs besides those of the GPUs."""
-    driver = machine.text("/proc/driver/nvidia/version").partition("\n")[0].split()
-    if not driver:
+    hpc.put_in_place()
+    from ocirt_hpc.host import Host
+    from ocirt_hpc.nvidia import driver
+
+    try:
+        loaded = driver.find(Host(machine.site.root))
+    except Error as error:
+        yield "NVIDIA driver", LACKS, str(error), ""
         return
-    # NVRM version: NVIDIA UNIX [Open] x86_64 Kernel Module [for x86_64]  570.86.15  ...
-    version = next((word for word in driver if word[:1].isdigit() and "." in word), "")
-    yield "NVIDIA driver", INFO, version or " ".join(driver), ""
-    for address in machine.names("/proc/driver/nvidia/gpus"):
-        lines = machine.text(f"/proc/driver/nvidia/gpus/{address}/information").splitlines()
-        facts = {key.strip(): value.strip() for key, _, value in [s.partition(":") for s in lines]}
-        node = f"/dev/nvidia{facts.get('Device Minor', '')}"
-        value = f"{facts.get('Model', 'unknown model')}, {address}, {node}"
-        yield _usable(machine, "NVIDIA GPU", node, value, "nvidia-modprobe -c=0")
+    if loaded is None:
+        return
+    yield "NVIDIA driver", INFO, loaded.version, ""
+    for gpu in loaded.gpus:
+        value = f"{gpu.model or 'unknown model'}, {gpu.address}, {gpu.path}"
+        yield _usable(machine, "NVIDIA GPU", gpu.path, value, "nvidia-modprobe -c=0")
     for node, advice in (
         ("/dev/nvidiactl", "nvidia-modprobe"),
         ("/dev/nvidia-uvm", "CUDA needs it: nvidia-modprobe -u"),
@@ -71,13 +75,16 @@ def render(machine: Machine) -> Iterator[Finding]:
 
 def fabrics(machine: Machine) -> Iterator[Finding]:
     """Adapters for RDMA with the state of their ports, and the nodes that programs open."""
-    for name in machine.names("/sys/class/infiniband"):
-        ports = []
-        for port in machine.names(f"/sys/class/infiniband/{name}/ports"):
-            at = f"/sys/class/infiniband/{name}/ports/{port}"
-            state = machine.text(f"{at}/state").rpartition(" ")[2].lower()  # "4: ACTIVE"
-            ports.append(f"port {port} {state} ({machine.text(f'{at}/link_layer')})")
-        yield "RDMA", INFO, ", ".join([name, *ports]), ""
+    hpc.put_in_place()
+    from ocirt_hpc import rdma
+    from ocirt_hpc.host import Host
+
+    try:
+        for device in rdma.find(Host(machine.site.root)):
+            ports = [f"port {one.number} {one.state} ({one.layer})" for one in device.ports]
+            yield "RDMA", INFO, ", ".join([device.name, *ports]), ""
+    except Error as error:
+        yield "RDMA", LACKS, str(error), ""
     for what, devices, node, advice in FABRICS:
         for name in machine.names(f"/sys/class/{devices}"):
             if name != "abi_version":

@@ -274,6 +274,11 @@ def test_gpus_of_nvidia(machine, tmp_path):
     (tmp_path / "dev/nvidia1").unlink()
     found = rows(doctor.Machine(str(tmp_path)))
     assert found["devices", "NVIDIA GPU"][0] == "lacks"
+    (tmp_path / "proc/driver/nvidia/version").write_text("NVRM\n")
+    found = rows(doctor.Machine(str(tmp_path)))
+    assert found["devices", "NVIDIA driver"] == (
+        "lacks", "/proc/driver/nvidia/version: names no version of the driver", "",
+    )  # fmt: skip
 
 
 def test_render_nodes_and_fabrics(machine):
@@ -282,13 +287,17 @@ def test_render_nodes_and_fabrics(machine):
         "dev/dri/card0": "", "dev/kfd": "",
         "sys/class/infiniband/mlx5_0/ports/1/state": "4: ACTIVE\n",
         "sys/class/infiniband/mlx5_0/ports/1/link_layer": "InfiniBand\n",
+        "sys/class/infiniband/mlx5_0/ports/2/state": "2: INIT\n",
+        "sys/class/infiniband/mlx5_0/ports/2/link_layer": "Ethernet\n",
         "sys/class/infiniband_verbs/uverbs0/ibdev": "mlx5_0\n",
         "sys/class/infiniband_verbs/abi_version": "6\n",
         "sys/class/cxi/cxi0/device/x": "", "dev/cxi0": "",
     }))  # fmt: skip
     assert found["devices", "render node"] == ("ok", "AMD /dev/dri/renderD128", "")
     assert found["devices", "AMD compute"] == ("ok", "/dev/kfd", "")
-    assert found["devices", "RDMA"][1] == "mlx5_0, port 1 active (InfiniBand)"
+    assert found["devices", "RDMA"][1] == (
+        "mlx5_0, port 1 active (InfiniBand), port 2 init (Ethernet)"
+    )
     assert found["devices", "RDMA verbs"] == (
         "lacks", "/dev/infiniband/uverbs0 is missing", "modprobe ib_uverbs",
     )  # fmt: skip
