@@ -16,6 +16,7 @@ rdma.py      InfiniBand, RoCE, iWARP
 kinds.py     devices that are nodes and nothing more, by one table
 topology.py  how near devices are to each other
 loader.py    how an image's programs find the libraries (ldcache.py, elf.py)
+optional.py  packages that need not be installed
 tree.py      files that are made for one container
 edits.py     edits in the form of CDI, applied to a copy of the config
 notes.py     what was decided and why

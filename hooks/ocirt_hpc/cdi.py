@@ -13,13 +13,11 @@ CDI specification 1.1.0, SPEC.md.
 from __future__ import annotations
 
 import os
-import sys
 
-import ocirt
 from ocirt import jsonio, log
 from ocirt.checks import Faults
 from ocirt.errors import ConfigError, Error, KernelError
-from ocirt_hpc import rules
+from ocirt_hpc import optional, rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,7 +134,7 @@ def _yaml(text: bytes) -> Any:
     if len(text) > jsonio.LARGEST:
         raise ConfigError(f"more than {jsonio.LARGEST >> 20} MiB of YAML")
     try:
-        yaml = _load_yaml()
+        yaml = optional.load("yaml")
     except ImportError:
         raise ConfigError("is YAML, for which PyYAML has to be installed") from None
     try:
@@ -148,22 +146,6 @@ def _yaml(text: bytes) -> Any:
         raise ConfigError(*where, problem) from None
     _refuse_size(document)
     return document
-
-
-def _load_yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        # The launcher's interpreter knows nothing but the standard library.
-        site = getattr(ocirt, "SITE", "")
-        if not site or site in sys.path:
-            raise
-        sys.path.append(site)
-        try:
-            import yaml
-        finally:
-            sys.path.remove(site)
-    return yaml
 
 
 def _refuse_size(document: Any) -> None:

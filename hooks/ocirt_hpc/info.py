@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocirt.errors import Error
 from ocirt_hpc import kinds, rdma
-from ocirt_hpc.nvidia import choice, driver, require
+from ocirt_hpc.nvidia import choice, driver, nvml, require
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from ocirt_hpc.host import Host
 
 
-def document(host: Host) -> dict[str, Any]:
-    """Return what there is, as data; what cannot be told has its reason in `faults`."""
+def document(host: Host, nvml_timeout: int = 0) -> dict[str, Any]:
+    """Return what there is, as data; what cannot be told has its reason in `faults`.
+
+    nvml_timeout: seconds that NVML may take to tell what else nobody knows; 0: it is not asked.
+    """
     made: dict[str, Any] = {"nvidia": None, "rdma": [], "devices": {}, "faults": []}
     try:
-        made["nvidia"] = _nvidia(host)
+        made["nvidia"] = _nvidia(host, nvml_timeout, made["faults"])
     except Error as error:
         made["faults"].append(str(error))
     try:
@@ -48,11 +51,11 @@ def _names(device: rdma.Device) -> list[str]:
     return [name for names in device.nodes.values() for name in names]
 
 
-def _nvidia(host: Host) -> dict[str, Any] | None:
-    loaded = driver.find(host)
+def _nvidia(host: Host, nvml_timeout: int, faults: list[str]) -> dict[str, Any] | None:
+    loaded = driver.find(host, nvml.Nvml(nvml_timeout))
     if loaded is None:
         return None
-    return {
+    made: dict[str, Any] = {
         **require.facts(loaded.version),
         "gpus": [
             {
@@ -66,6 +69,16 @@ def _nvidia(host: Host) -> dict[str, Any] | None:
             for gpu in loaded.gpus
         ],
     }
+    if nvml_timeout:
+        try:
+            facts = loaded.nvml()
+            for row in made["gpus"]:
+                gpu = facts.gpu(row["address"])
+                migs = {f"{row['index']}:{mig.index}": mig.uuid for mig in gpu.migs}
+                row["nvml"] = {"arch": gpu.arch, "brand": gpu.brand, "mig": migs}
+        except Error as error:
+            faults.append(str(error))
+    return made
 
 
 def text(made: dict[str, Any]) -> str:
@@ -78,6 +91,11 @@ def text(made: dict[str, Any]) -> str:
         for gpu in nvidia["gpus"]:
             lines.append(f"  {gpu['index']}  {gpu['uuid']}  {gpu['address']}  {gpu['model']}")
             lines += [f"     {name}" for name in gpu["mig"]]
+            if "nvml" in gpu:
+                lines.append(
+                    f"     architecture {gpu['nvml']['arch']}, brand {gpu['nvml']['brand']}"
+                )
+                lines += [f"     {index}  {uuid}" for index, uuid in gpu["nvml"]["mig"].items()]
     if made["rdma"]:
         lines.append("RDMA devices")
     for device in made["rdma"]:

@@ -118,6 +118,7 @@ class _Stage:
         if self.site["nvidia", "disable-require"]:
             asked.requirements = {}
         asked.compat = self.site["nvidia", "cuda-compat"]
+        asked.nvml_timeout = self.site["nvidia", "nvml-timeout"]
         with Image(self.caller.rootfs) as image:
             sections, chosen = stage.sections(
                 asked, self.host, image, self.tree, self.notes, self.libraries

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.host import Host
+    from ocirt_hpc.site import Site
 
     from ocirt.cli.options import Arguments
     from ocirt.cli.settings import Settings
@@ -88,7 +89,7 @@ def _explain(arguments: Arguments, settings: Settings) -> int:
 def _info(arguments: Arguments, settings: Settings) -> int:
     from ocirt_hpc import info
 
-    document = info.document(_host(settings))
+    document = info.document(_host(settings), _site(settings)["nvidia", "nvml-timeout"])
     if arguments.format == "json":
         return _json(document)
     sys.stdout.write(info.text(document))
@@ -180,10 +181,15 @@ def _import_houdini(arguments: Arguments, settings: Settings) -> int:
 
 def _host(settings: Settings) -> Host:
     """Return the machine that the site's settings name."""
-    from ocirt_hpc import site
     from ocirt_hpc.host import Host
 
-    return Host(site.load(settings.hpc_config)["stage", "host-root"])
+    return Host(_site(settings)["stage", "host-root"])
+
+
+def _site(settings: Settings) -> Site:
+    from ocirt_hpc import site
+
+    return site.load(settings.hpc_config)
 
 
 def _json(document: Any) -> int:

@@ -224,9 +224,12 @@ def test_links_of_the_image_lead_nowhere_on_the_host(runtime, bundle, gpus, link
     assert host.leftovers() == []
 
 
+NVML = f"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{machines.VERSION}"
 REFUSED = [
     # environment, sentence
     (["NVIDIA_VISIBLE_DEVICES=../../etc"], 'there is no NVIDIA GPU "../../etc" (have 0 GPU-'),
+    # A child process has been asked, and has said why it cannot tell.
+    (["NVIDIA_VISIBLE_DEVICES=0:1"], f"MIG-GPU-UUID/GI/CI: {NVML}: "),
     (["NVIDIA_VISIBLE_DEVICES=8"], "process.env: NVIDIA_VISIBLE_DEVICES=8: there is no NVIDIA GPU"),
     (["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=gpu"], "unknown driver capability"),
     (["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_REQUIRE_CUDA=cuda>=99"], "this host does not satisfy it"),

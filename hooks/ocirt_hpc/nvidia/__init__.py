@@ -5,12 +5,13 @@ request.py   who asks, and for what
 policy.py    what the site has told NVIDIA's toolkit
 choice.py    which GPUs and MIG devices a list of names means
 allocation.py  which of them belong to the batch job that we run in
+nvml.py      what only NVML can tell, asked in a child process
 require.py   what the image demands of driver and GPUs
 files.py     the driver's libraries, programs and other files on the host, by capability
 compat.py    a newer libcuda that the image brings
 container.py nodes, mounts and links for the chosen ones
 stage.py     all of it in its order
 
-NVML is not needed for any of this: procfs tells the same without loading a library, and tests
-can bring a machine as a directory.
+Nearly all of this procfs tells without loading a library, so that tests can bring a machine as a
+directory.
 """

@@ -1,17 +1,17 @@
 """Which GPUs and MIG devices a list of names means.
 
-    index 3 · GPU-UUID · PCI address · MIG-GPU-UUID/GI/CI · all · none
+    index 3 · GPU-UUID · PCI address · MIG-GPU-UUID/GI/CI · 0:1 · MIG-UUID · all · none
 
-A plain index of a MIG device (0:1) and its MIG-UUID are names that NVML gives; without it they
-are refused, with the form to use.  Every name is looked up; one that means nothing is an error
-that says what there is.
+The index of a MIG device (0:1) and its MIG-UUID are names that NVML gives: only they wait for it,
+and where it does not answer they are refused, with the form that needs none.  Every name is looked
+up; one that means nothing is an error that says what there is.
 
 Source: NVIDIA container toolkit, user guide, "GPU Enumeration"; MIG user guide, "Device Names".
 """
 
 from __future__ import annotations
 
-from ocirt.errors import ConfigError
+from ocirt.errors import ConfigError, Error
 from ocirt_hpc.host import pci_address
 
 TYPE_CHECKING = False
@@ -75,34 +75,74 @@ def _one(driver: Driver, name: str) -> Chosen:
             if gpu.uuid.lower() == name.lower():
                 return Chosen(gpu)
         if any("?" in gpu.uuid for gpu in driver.gpus):
-            raise ConfigError(
-                f'"{name}": a GPU does not know its UUID before its first use;'
-                " run nvidia-smi on the host once, or name the GPU by its index"
-            )
+            return _by_uuid(driver, name)
     elif name.count(":") == 2:
         for gpu in driver.gpus:
             if gpu.address == pci_address(name):
                 return Chosen(gpu)
     elif name.count(":") == 1 and name.replace(":", "").isdecimal():
-        raise ConfigError(
-            f'"{name}": the index of a MIG device is known to NVML alone;'
-            f" name it as {_form(driver)}"
-        )
+        return _by_nvml(driver, name)
     raise ConfigError(f'there is no NVIDIA GPU "{name}" ({_there(driver)})')
 
 
 def _mig(driver: Driver, name: str) -> Chosen:
     parts = name[4:].split("/")
     if len(parts) != 3 or not parts[1].isdecimal() or not parts[2].isdecimal():
-        raise ConfigError(
-            f'"{name}": the UUID of a MIG device is known to NVML alone; name it as {_form(driver)}'
-        )
+        return _by_nvml(driver, name)
     for gpu in driver.gpus:
         if gpu.uuid.lower() == parts[0].lower():
             for mig in gpu.migs:
                 if (mig.gi, mig.ci) == (int(parts[1]), int(parts[2])):
                     return Chosen(gpu, mig)
     raise ConfigError(f'there is no MIG device "{name}" ({_there(driver)})')
+
+
+def _by_uuid(driver: Driver, name: str) -> Chosen:
+    """Return a GPU by a UUID that the driver does not know before its first use."""
+    try:
+        facts = driver.nvml()
+    except Error as error:
+        raise ConfigError(
+            f'"{name}": a GPU does not know its UUID before its first use;'
+            " run nvidia-smi on the host once, or name the GPU by its index",
+            *error.segments,
+        ) from None
+    for gpu in driver.gpus:
+        for device in facts.gpus:
+            if device.address == gpu.address and device.uuid.lower() == name.lower():
+                return Chosen(gpu)
+    have = ", ".join(device.uuid for device in facts.gpus if device.uuid)
+    raise ConfigError(f'there is no NVIDIA GPU "{name}" (have {have})')
+
+
+def _by_nvml(driver: Driver, name: str) -> Chosen:
+    """Return a MIG device by its UUID or its index, which NVML gives."""
+    try:
+        facts = driver.nvml()
+    except Error as error:
+        what = "UUID" if name.upper().startswith("MIG-") else "index"
+        raise ConfigError(
+            f'"{name}": the {what} of a MIG device is known to NVML alone;'
+            f" name it as {_form(driver)}",
+            *error.segments,
+        ) from None
+    have = []
+    for gpu in driver.gpus:
+        for device in facts.gpus:
+            for one in device.migs if device.address == gpu.address else ():
+                index = f"{gpu.index}:{one.index}"
+                have.append(f"{index} {one.uuid}")
+                if name.lower() not in (index, one.uuid.lower()):
+                    continue
+                for mig in gpu.migs:
+                    if (mig.gi, mig.ci) == (one.gi, one.ci):
+                        return Chosen(gpu, mig)
+                raise ConfigError(
+                    f'"{name}": the driver does not show the MIG device in procfs,'
+                    f" which NVML has as {one.gi}/{one.ci} of GPU {gpu.index}"
+                )
+    have += [device.fault for device in facts.gpus if device.fault]
+    raise ConfigError(f'there is no MIG device "{name}" (have {", ".join(have) or "none"})')
 
 
 def _form(driver: Driver) -> str:

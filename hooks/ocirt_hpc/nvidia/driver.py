@@ -3,22 +3,25 @@
     driver = driver.find(Host())          None: no driver is loaded
     driver.gpus[0].uuid                   "GPU-0ea1...": in the order of nvidia-smi
 
-MIG devices are here by the numbers of their instances; their UUIDs and indices only NVML knows.
+MIG devices are here by the numbers of their instances; their UUIDs and indices only NVML knows,
+and `driver.nvml()` asks it.
 
 Source: NVIDIA driver README, "Nvidia procfs"; open-gpu-kernel-modules, nv-procfs.c, nv-caps.c.
 """
 
 from __future__ import annotations
 
-from ocirt.errors import ConfigError
+from ocirt.errors import At, ConfigError
 from ocirt_hpc.host import Node, pci_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt_hpc.host import Host
+    from ocirt_hpc.nvidia.nvml import Facts, Nvml
 
 PROC = "/proc/driver/nvidia"
 CAPS = "/proc/driver/nvidia-caps"
+MODULE_VERSION = "/sys/module/nvidia/version"
 
 GPU_MAJOR = 195  # assigned for good; /proc/devices calls it nvidia-frontend or nvidia
 CONTROL, MODESET = 255, 254  # minors below it
@@ -58,11 +61,20 @@ class Gpu:
 class Driver:
     """The loaded driver: its version, its GPUs, and whose its device nodes are."""
 
-    def __init__(self, host: Host, version: str) -> None:
+    def __init__(self, host: Host, version: str, nvml: Nvml | None = None) -> None:
         self.host = host
         self.version = version
         self.gpus: list[Gpu] = []
         self.uid, self.gid, self.mode = 0, 0, 0o666
+        self._nvml = nvml
+
+    def nvml(self) -> Facts:
+        """Return what NVML tells, which may take long; ConfigError when it does not."""
+        if self._nvml is None:
+            from ocirt_hpc.nvidia.nvml import Nvml
+
+            self._nvml = Nvml(0)
+        return self._nvml.facts(self.host, self.version)
 
     def node(self, path: str, major: int, minor: int) -> Node:
         """Return the node at a path, the host's own or, where it lacks one, as it would be.
@@ -81,15 +93,19 @@ class Driver:
         return there
 
 
-def find(host: Host) -> Driver | None:
+def find(host: Host, nvml: Nvml | None = None) -> Driver | None:
     """Return what the loaded driver says, or None when none is loaded.
 
-    Errors name the file: a driver half loaded, or a GPU that says nothing of use.
+    Errors name the file: a driver half loaded, or a GPU that says nothing of use.  nvml: how NVML
+    is asked for what else nobody knows.
     """
     text = host.text(f"{PROC}/version")
     if text is None:
         return None
-    driver = Driver(host, _version(text))
+    driver = Driver(host, _version(text) or host.text(MODULE_VERSION) or "", nvml)
+    if not driver.version:
+        with At(f"{PROC}/version: names no version of the driver"):
+            driver.version = driver.nvml().driver
     params = _fields(host.text(f"{PROC}/params") or "")
     driver.uid = _number(params, "DeviceFileUID", 0)
     driver.gid = _number(params, "DeviceFileGID", 0)
@@ -103,13 +119,16 @@ def find(host: Host) -> Driver | None:
 
 
 def _version(text: str) -> str:
-    """Return the version out of `NVRM version: NVIDIA UNIX ... Kernel Module  535.104.05  ...`."""
+    """Return the version out of `NVRM version: NVIDIA UNIX ... Kernel Module  535.104.05  ...`.
+
+    "" when there is none.
+    """
     for line in text.splitlines():
         if line.startswith("NVRM version:"):
             for word in line.split():
                 if "." in word and all(part.isdecimal() for part in word.split(".")):
                     return word
-    raise ConfigError(f"{PROC}/version", "names no version of the driver")
+    return ""
 
 
 def _gpu(host: Host, folder: str) -> Gpu | None:

@@ -155,6 +155,18 @@ def find(host: Host, version: str, wanted: set[str]) -> list[File]:
     ]
 
 
+def nvml(host: Host, version: str) -> str:
+    """Return the driver's library NVML; ConfigError when the host has none.
+
+    version: of the loaded driver, or "" for whichever the host's loader would take.
+    """
+    name = f"libnvidia-ml.so.{version or 1}"
+    for folder in _folders(host, version) if version else (*FOLDERS, *_cached(host)):
+        if host.exists(f"{folder}/{name}"):
+            return host.resolve(f"{folder}/{name}")
+    raise ConfigError(f"this host has no {name}")
+
+
 # --- libraries
 
 

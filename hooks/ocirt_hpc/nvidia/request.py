@@ -45,7 +45,8 @@ class Request:
     """A request for GPUs: which are asked for, the driver's capabilities, the IMEX channels.
 
     requirements: what the image demands, by the names of its variables.  compat: whether a newer
-    libcuda of the image may take the place of the driver's.
+    libcuda of the image may take the place of the driver's.  nvml_timeout: seconds that NVML may
+    take, where nothing else can tell; 0: it is never asked.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -54,6 +55,7 @@ class Request:
         self.channels: list[str] = []
         self.requirements: dict[str, str] = {}
         self.compat = True
+        self.nvml_timeout = 0
 
     def limit(self, allowed: list[str], where: str = "nvidia.capabilities in hpc.toml") -> None:
         """Refuse a capability that the site does not allow; `all` means those that it does."""

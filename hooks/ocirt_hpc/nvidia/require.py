@@ -3,8 +3,9 @@
     NVIDIA_REQUIRE_CUDA="cuda>=12.4 brand=tesla,driver>=470,driver<471"
 
 All variables have to hold; of the groups in one value, which spaces part, any; of the terms in
-one group, which commas part, all.  What nobody can tell here, the architecture without NVML, say,
-counts as true with a warning: a guess must not keep a program from its GPU.
+one group, which commas part, all.  Architecture and brand only NVML knows, and it is asked only
+where they decide.  What nobody can tell counts as true with a warning: a guess must not keep a
+program from its GPU.
 
 Source: NVIDIA container toolkit, user guide, "Constraints"; CUDA release notes, table 3, for the
 CUDA version that a branch of the driver supports.
@@ -13,11 +14,14 @@ CUDA version that a branch of the driver supports.
 from __future__ import annotations
 
 from ocirt import log
-from ocirt.errors import ConfigError
+from ocirt.errors import ConfigError, Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
+
+    Ask: TypeAlias = Callable[[], list[dict[str, str]]]
 
 PREFIX = "NVIDIA_REQUIRE_"
 NO_CONSTRAINT = "NVIDIA_REQUIRE_JETPACK"  # names files of Jetson boards
@@ -53,17 +57,22 @@ def facts(driver_version: str) -> dict[str, str]:
     return found
 
 
-def check(env: dict[str, str], known: dict[str, str]) -> None:
+def check(env: dict[str, str], known: dict[str, str], ask: Ask | None = None) -> None:
     """Raise ConfigError for the first variable that does not hold.
 
     known: values of `cuda`, `driver`, `arch` (compute capability), `brand`, as far as one knows.
+    ask: what returns such values of each GPU, or raises an Error; called where they decide.
     """
     for name, value in env.items():
         if not name.startswith(PREFIX) or name == NO_CONSTRAINT:
             continue
-        groups = value.split()
-        if groups and not any(_holds(name, group, known) for group in groups):
-            has = ", ".join(f"{fact} {known[fact]}" for fact in known)
+        verdicts = {group: _holds(name, group, known) for group in value.split()}
+        if not verdicts or True in verdicts.values():
+            continue
+        open_ones = [group for group, verdict in verdicts.items() if verdict is None]
+        failing = _failing(name, open_ones, known, ask) if open_ones else known
+        if failing is not None:
+            has = ", ".join(f"{fact} {failing[fact]}" for fact in failing)
             raise ConfigError(
                 f"process.env: {name}={value}",
                 f"this host does not satisfy it ({has});"
@@ -71,23 +80,44 @@ def check(env: dict[str, str], known: dict[str, str]) -> None:
             )
 
 
+def _failing(
+    name: str, groups: list[str], known: dict[str, str], ask: Ask | None
+) -> dict[str, str] | None:
+    """Return what one knows of the first GPU for which no group holds, or None."""
+    gpus = [known]
+    if ask is not None:
+        try:
+            gpus = [{**known, **gpu} for gpu in ask()]
+        except Error as error:
+            log.warning(f"{name}: {groups[0]} counts as true, since nobody can tell: {error}")
+            return None
+    for gpu in gpus:
+        verdicts = [_holds(name, group, gpu) for group in groups]
+        if True not in verdicts and None in verdicts:
+            log.warning(f"{name}: {groups[verdicts.index(None)]} counts as true, for nobody knows")
+        elif True not in verdicts:
+            return gpu
+    return None
+
+
 def legacy(cuda_version: str) -> str:
     """Return the constraint of an image that has CUDA_VERSION alone: at least that CUDA."""
     return "cuda>=" + ".".join(cuda_version.split(".")[:2])
 
 
-def _holds(name: str, group: str, known: dict[str, str]) -> bool:
-    return all(_term(name, term, known) for term in group.split(",") if term)
+def _holds(name: str, group: str, known: dict[str, str]) -> bool | None:
+    """Whether all terms of a group hold; None when that hangs on what is not known."""
+    verdicts = [_term(name, term, known) for term in group.split(",") if term]
+    return False if False in verdicts else None if None in verdicts else True
 
 
-def _term(name: str, term: str, known: dict[str, str]) -> bool:
+def _term(name: str, term: str, known: dict[str, str]) -> bool | None:
     operator = next((one for one in OPERATORS if one in term), None)
     if operator is None:
         raise ConfigError(f"process.env: {name}", f'"{term}" is no constraint')
     fact, _, value = term.partition(operator)
     if fact not in known:
-        log.warning(f'{name}: "{fact}" is not known without NVML; {term} counts as true')
-        return True
+        return None
     if fact == "brand":
         if operator not in ("=", "!="):
             raise ConfigError(f"process.env: {name}", f'"{term}": a brand is = or !=')

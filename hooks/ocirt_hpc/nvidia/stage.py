@@ -9,6 +9,7 @@ from ocirt.errors import At, ConfigError
 from ocirt_hpc import ldcache
 from ocirt_hpc.edits import node_edits
 from ocirt_hpc.nvidia import allocation, choice, compat, container, driver, files, require
+from ocirt_hpc.nvidia.nvml import Nvml
 from ocirt_hpc.nvidia.request import HOOKS, VOLUMES
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ocirt_hpc.loader import Libraries
     from ocirt_hpc.notes import Notes
     from ocirt_hpc.nvidia.choice import Chosen
+    from ocirt_hpc.nvidia.driver import Driver
     from ocirt_hpc.nvidia.request import Request
     from ocirt_hpc.tree import Tree
 
@@ -33,7 +35,7 @@ def sections(
     """
     asked = request.asked
     with At(asked.where):
-        loaded = driver.find(host)
+        loaded = driver.find(host, Nvml(request.nvml_timeout))
         if loaded is None:
             if asked.explicit:
                 raise ConfigError("no NVIDIA driver is loaded on this host")
@@ -47,7 +49,9 @@ def sections(
             for one in before:
                 if one not in chosen:
                     notes.leave_out(asked.origin, f"GPU {one.name} is not of this job")
-    require.check(request.requirements, require.facts(loaded.version))
+    require.check(
+        request.requirements, require.facts(loaded.version), lambda: _by_gpu(loaded, chosen)
+    )
     for one in chosen:
         if one.mig is None and one.gpu.migs:
             log.warning(f"GPU {one.name} is cut into MIG devices: as a whole it runs no programs")
@@ -80,3 +84,10 @@ def sections(
         # The job's numbers mean nothing where GPUs count from 0.
         edits.append({"env": [f"{allocation.LOCAL}={allocation.renumbered(chosen)}"]})
     return [(asked.origin, section) for section in edits], chosen
+
+
+def _by_gpu(loaded: Driver, chosen: list[Chosen]) -> list[dict[str, str]]:
+    """Return architecture and brand of each chosen GPU; ConfigError when NVML does not tell."""
+    facts = loaded.nvml()
+    found = [facts.gpu(one.gpu.address) for one in chosen]
+    return [{"arch": gpu.arch, "brand": gpu.brand} for gpu in found]
