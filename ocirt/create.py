@@ -14,7 +14,6 @@ from ocirt import cgroup as groups
 from ocirt import checks, handover, plan, quick, state
 from ocirt.container import poststop, state_text
 from ocirt.errors import At, Error
-from ocirt.hookfiles import WORDS, open_output
 from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init, finish
 from ocirt.plan import hookpoints, identity
@@ -403,8 +402,10 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
         inside.append((word, _open(path, os.O_WRONLY, fds)))
     for number, path in enumerate(draft.hook_files):
         if path:
-            fds.append(open_output(number, path))
-            inside.append((WORDS[number], fds[-1]))
+            from ocirt import hookfiles
+
+            fds.append(hookfiles.open_output(number, path))
+            inside.append((hookfiles.WORDS[number], fds[-1]))
     if wish.gate:
         container.make_gate()
         # Read and write: the init must not see end of file when `start` is yet to come.

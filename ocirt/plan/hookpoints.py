@@ -8,10 +8,8 @@ runtime-spec, config.md, "POSIX-platform Hooks"; runtime.md, "State".
 
 from __future__ import annotations
 
-from ocirt import hookfiles
 from ocirt.document import around_pid
 from ocirt.errors import At, ConfigError
-from ocirt.hookfiles import WORDS
 from ocirt.plan.ops import ASK_HOOKS, Op
 
 TYPE_CHECKING = False
@@ -56,6 +54,8 @@ def output_files(config: dict[str, Any]) -> tuple[str, str]:
     """Return the files that take what hooks inside the container print; two empty names if none."""
     if not (_hooks(config, "createContainer") or _hooks(config, "startContainer")):
         return "", ""
+    from ocirt import hookfiles
+
     return hookfiles.paths(config.get("annotations"))
 
 
@@ -63,7 +63,9 @@ def _output(config: dict[str, Any]) -> list[Op]:
     files = output_files(config)
     if not any(files):
         return []
-    words = tuple(word if path else "" for word, path in zip(WORDS, files, strict=True))
+    from ocirt import hookfiles
+
+    words = tuple(word if path else "" for word, path in zip(hookfiles.WORDS, files, strict=True))
     where = f"annotations.{hookfiles.ANNOTATIONS[0 if files[0] else 1]}"
     return [Op("hook_output", words, where, " ".join(path for path in files if path))]
 

@@ -28,6 +28,12 @@ COLD = {"validate"}  # a person waits for it, not an engine
 LIGHT = ("start", "state", "kill", "delete", "pause", "resume", "ps", "list", "update")
 HEAVY = ("ocirt.plan", "ocirt.launch", "ocirt.checks", "ocirt.shape", "ocirt._generated_shape")
 
+# What few containers ask for: loaded for those alone.
+RARE = (
+    "ocirt.console", "ocirt.explain", "ocirt.hookfiles", "ocirt.hpc", "ocirt.lifecycle",
+    "ocirt.netdevices", "ocirt.notify", "ocirt.resctrl", "ocirt.usermap",
+)  # fmt: skip
+
 START = f"""
 import sys
 ocirt = type(sys)("ocirt")
@@ -64,6 +70,11 @@ def test_a_verb_loads_only_what_is_cheap(verb):
 @pytest.mark.parametrize("verb", LIGHT)
 def test_a_light_verb_does_not_load_what_create_needs(verb):
     assert not {name for name in loaded(f"cli.load({verb!r})") if name.startswith(HEAVY)}
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_a_plain_container_does_not_load_what_few_ask_for(verb):
+    assert not loaded(f"cli.load({verb!r})") & set(RARE)
 
 
 @pytest.mark.parametrize("verb", LIGHT)
