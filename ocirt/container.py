@@ -288,6 +288,10 @@ def destroy(container: Container) -> list[HookError]:
         from ocirt import resctrl
 
         resctrl.Group(container.record["resctrl"]).remove()
+    if container.record.get("rdma"):
+        from ocirt import rdmadevices
+
+        rdmadevices.give_back(container.record["rdma"])
     if container.record["host_mounts"] is not None:
         from ocirt.kernel import mounts
 

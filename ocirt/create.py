@@ -18,7 +18,15 @@ from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init, finish
 from ocirt.plan import hookpoints, identity
 from ocirt.plan.host import Host
-from ocirt.plan.ops import ASK_HOOKS, ASK_MAPS, ASK_NETWORK, ASK_READY, ASK_SECCOMP, Op
+from ocirt.plan.ops import (
+    ASK_HOOKS,
+    ASK_MAPS,
+    ASK_NETWORK,
+    ASK_RDMA,
+    ASK_READY,
+    ASK_SECCOMP,
+    Op,
+)
 from ocirt.undo import Undo, close_all
 
 TYPE_CHECKING = False
@@ -234,6 +242,7 @@ class Draft:
         context.seccomp_cache = wish.seccomp_cache
         if self.edits is not None:
             context.node_sources = self.edits.node_sources
+            context.rdma_devices = self.edits.rdma_devices
         if manager is not None:
             context.attach_files = manager.attach_files()
             context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""
@@ -313,6 +322,7 @@ def new_record(draft: Draft) -> dict[str, Any]:
         "own_pid_namespace": "pid" in spaces.new,
         "notify": draft.notify,
         "resctrl": draft.resctrl.record if draft.resctrl else None,
+        "rdma": None,
         "no_new_keyring": draft.wish.no_new_keyring,
         # Without a mount namespace the mounts are made in the caller's, and `delete` takes them
         # away; what was there before stays.
@@ -423,6 +433,11 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
     def network(_: int) -> None:
         done.append(move_devices(draft, undo, init.pid))
 
+    def rdma(_: int) -> None:
+        from ocirt import rdmadevices
+
+        done.append(rdmadevices.move_in(init.pid, draft.context, container, undo))
+
     def hooks(_: int) -> None:
         runtime_hooks(container, config, init.pid)
 
@@ -444,6 +459,7 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
         {
             ASK_MAPS: maps,
             ASK_NETWORK: network,
+            ASK_RDMA: rdma,
             ASK_HOOKS: hooks,
             ASK_READY: ready,
             ASK_SECCOMP: listener,

@@ -196,8 +196,8 @@ class Init:
             else:
                 raise self._failure(kind, index, value, text)
 
-    def route(self) -> int:
-        """Wait for the socket that the `route` op makes; return its descriptor."""
+    def netlink(self) -> int:
+        """Wait for the socket that the `netlink` op makes; return its descriptor."""
         kind, index, value, text = self._receive()
         if kind != vocabulary.FD:
             raise self._failure(kind, index, value, text)
@@ -309,20 +309,19 @@ class Init:
                 self._forget(pid)
 
 
-def route_socket(namespace: int) -> int:
-    """Return a route netlink socket of a network namespace (both descriptors).
+def netlink_socket(namespace: int, protocol: int) -> int:
+    """Return a netlink socket of a network namespace (both descriptors).
 
     Stage 0 of an init of its own makes it, with our rights and no further part to perform.  A
     socket of the container's would be refused what belongs to the host: the kernel looks at who
     made it, too.
     """
-    where = "linux.netDevices"
-    join = Op("join", ("ns.network", k.CLONE_NEWNET, 0), where, "network namespace")
-    init = Init([join, Op("route", (), where, "netlink socket")], {})
+    join = Op("join", ("ns.network", k.CLONE_NEWNET, 0), "network", "network namespace")
+    init = Init([join, Op("netlink", (protocol,), "network", "netlink socket")], {})
     try:
         init.spawn()
         init.send_outside([("ns.network", namespace)])
-        return init.route()
+        return init.netlink()
     finally:
         init.kill()
 

@@ -17,7 +17,7 @@ import os
 from ocirt import log
 from ocirt.errors import At, ConfigError, Error
 from ocirt.kernel.rtnetlink import Route
-from ocirt.launch import route_socket
+from ocirt.launch import netlink_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Devices:
 
     def __init__(self, pid: int) -> None:
         self._namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._there = Route(route_socket(self._namespace))
+        self._there = Route(netlink_socket(self._namespace, Route.PROTOCOL))
         self._here = Route()
         self._touched: list[Traveller] = []
 

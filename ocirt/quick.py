@@ -41,7 +41,7 @@ def flags(container: Container, manager: Manager | None) -> int:
     """Decide which verbs need no Python."""
     hooks = container.record["hooks"]
     notify = container.record.get("notify")  # `start` waits, and there is a directory to remove
-    more = notify or container.record.get("resctrl")
+    more = notify or container.record.get("resctrl") or container.record.get("rdma")
     found = 0
     if "poststart" not in hooks and not notify:
         found |= START

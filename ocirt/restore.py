@@ -243,6 +243,11 @@ class _Restoring:
             if self.draft.linux.get("netDevices"):
                 # They came back to us when the namespace that they were in ended.
                 self.done.append(move_devices(self.draft, self.undo, pid))
+            if self.draft.context.rdma_devices:
+                from ocirt import rdmadevices
+
+                context = self.draft.context
+                self.done.append(rdmadevices.move_in(pid, context, container, self.undo))
             runtime_hooks(container, self.draft.config, pid)
         elif script == "orphan-pts-master" and self.service is not None:
             self._take_terminal(self.service.take_fd())

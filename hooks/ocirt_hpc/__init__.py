@@ -12,7 +12,7 @@ host.py      one look at the machine, below a `root`
 image.py     one look at the container's root file system, which is hostile
 cdi.py       which CDI files there are, and what they say (rules.py: what they may say)
 nvidia/      NVIDIA's GPUs
-rdma.py      InfiniBand, RoCE, iWARP
+rdma.py      InfiniBand, RoCE, iWARP (exclusive.py: where each is in one network namespace)
 kinds.py     devices that are nodes and nothing more, by one table
 topology.py  how near devices are to each other
 loader.py    how an image's programs find the libraries (ldcache.py, elf.py)

@@ -9,8 +9,9 @@ an engine put it there, is replaced and never doubled.  Every edit keeps its ori
 CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of merging are those of
 the reference implementation, which engines use.  What CDI has no word for, the stage's own edits
 say in words of their own: `envDefault`, `envPrepend` and `envAppend` keep what is set already,
-`envUnset`, `rlimits`, `user`, `dropNamespaces`, and `dropHooks` and `dropMounts`, programs of
-prestart hooks and beginnings of destinations that other edits have taken the place of.
+`envUnset`, `rlimits`, `rdmaDevices` (to be moved in), `rdmaLimits`, `user`, `dropNamespaces`, and
+`dropHooks` and `dropMounts`, programs of prestart hooks and beginnings of destinations that other
+edits have taken the place of.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Applied:
     config        the copy; parts that no edit touches are shared with the original
     origins       place in the copy (`mounts[5]`) -> origin (`nvidia.com/gpu=0: mounts[2]`)
     node_sources  path of a device node in the container -> the host's, where they differ
+    rdma_devices  RDMA devices that move into the container's network namespace -> origin
     tree          files that have to be made for the container, or None
     report        rows that explain each edit, and what was left out
 
@@ -65,6 +67,7 @@ class Applied:
         self.config = config
         self.origins: dict[str, str] = {}
         self.node_sources: dict[str, str] = {}
+        self.rdma_devices: dict[str, str] = {}
         self.tree: Tree | None = None
         self.report: list[dict[str, Any]] = []
 
@@ -320,6 +323,22 @@ def _rlimits(draft: _Draft, edits: list[Edit]) -> None:
             limits.append(draft.note(limit, origin))
 
 
+def _rdma_devices(draft: _Draft, edits: list[Edit]) -> None:
+    for origin, name in edits:
+        draft.applied.rdma_devices[name] = origin
+
+
+def _rdma_limits(draft: _Draft, edits: list[Edit]) -> None:
+    """A limit that the config sets itself stays."""
+    for origin, limit in edits:
+        limits = draft.part("linux.resources.rdma", {})
+        if limit["device"] not in limits:
+            limits[limit["device"]] = {
+                field: value for field, value in limit.items() if field != "device"
+            }
+            draft.applied.origins[f"linux.resources.rdma.{limit['device']}"] = origin
+
+
 def _device_nodes(draft: _Draft, edits: list[Edit]) -> None:
     """A node at the same path is replaced; each node gets a rule that lets it be used."""
     for origin, node in edits:
@@ -486,6 +505,8 @@ KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
     "rlimits": _rlimits,
     "deviceNodes": _device_nodes,
     "netDevices": _net_devices,
+    "rdmaDevices": _rdma_devices,
+    "rdmaLimits": _rdma_limits,
     "dropMounts": _drop_mounts,
     "mounts": _mounts,
     "dropHooks": _drop_hooks,

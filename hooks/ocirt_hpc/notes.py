@@ -96,6 +96,10 @@ def describe(kind: str, item: Any) -> str:
         return f"{item['uid']}:{item['gid']}"
     if kind == "dropHooks":
         return f"prestart hook {item} is left out: its work is done"
+    if kind == "rdmaDevices":
+        return f"{item} moves into the container's network namespace"
+    if kind == "rdmaLimits":
+        return " ".join(item[key] if key == "device" else f"{key}={item[key]}" for key in item)
     if kind == "netDevices":
         return f"{item['hostInterfaceName']} as {item['name']}"
     return str(item)

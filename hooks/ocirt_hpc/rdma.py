@@ -21,7 +21,7 @@ from ocirt_hpc.limits import UNLIMITED, highest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from ocirt_hpc.host import Host, Pci
@@ -242,6 +242,19 @@ def memlock_edits(setting: str) -> dict[str, Any]:
             " raise it for the engine or the user, in limits.conf or LimitMEMLOCK"
         )
     return {"rlimits": [{"type": "RLIMIT_MEMLOCK", "soft": limit, "hard": limit}]}
+
+
+def limit_edits(
+    chosen: Iterable[Chosen], asked: Mapping[str, int], site: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the limits of the rdma cgroup for each device, the lower of the two; 0 is no limit."""
+    wanted = {
+        field: min(value for value in (asked[field], site[field]) if value)
+        for field in asked
+        if asked[field] or site[field]
+    }
+    names = {one.device.name: None for one in chosen} if wanted else ()
+    return {"rdmaLimits": [{"device": name, **wanted} for name in names]} if wanted else {}
 
 
 def hint_edits(chosen: Iterable[Chosen]) -> dict[str, Any]:

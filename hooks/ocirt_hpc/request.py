@@ -18,7 +18,7 @@ CDI specification, SPEC.md, "CDI Annotations": key cdi.k8s.io/WHATEVER, value a 
 
 from __future__ import annotations
 
-from ocirt.errors import At
+from ocirt.errors import At, ConfigError
 from ocirt_hpc import rules
 
 TYPE_CHECKING = False
@@ -31,6 +31,9 @@ CDI_PREFIX = "cdi.k8s.io/"
 GPUS, RDMA = "ocirt.hpc/gpus", "ocirt.hpc/rdma"
 
 NO_ENV = "policy.env-requests is false on this host"
+
+# Field of linux.resources.rdma -> annotation that limits it.
+RDMA_LIMITS = {"hcaHandles": "ocirt.hpc/rdma-handles", "hcaObjects": "ocirt.hpc/rdma-objects"}
 
 # In the order in which they decide.
 RDMA_VARIABLES = ("OCIRT_RDMA_DEVICES", "MELLANOX_VISIBLE_DEVICES")
@@ -100,6 +103,17 @@ def rdma(config: dict[str, Any], notes: Notes, *, env_requests: bool) -> Asked |
         notes.leave_out(asked.origin, NO_ENV)
         return None
     return asked
+
+
+def rdma_limits(config: dict[str, Any]) -> dict[str, int]:
+    """Return what annotations say of linux.resources.rdma, field -> number; 0 where they do not."""
+    found = {}
+    for field, key in RDMA_LIMITS.items():
+        value = (config.get("annotations") or {}).get(key, "0")
+        if not (value.isascii() and value.isdecimal() and int(value) < 1 << 31):
+            raise ConfigError(f"annotations.{key}", f'"{value}" is not a number')
+        found[field] = int(value)
+    return found
 
 
 def _unique(names: list[str]) -> list[str]:

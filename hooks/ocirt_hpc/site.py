@@ -65,6 +65,11 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
                                                   " who has them can speak for the whole fabric"),
     ("rdma",   "memlock"):              ("unlimited", "RLIMIT_MEMLOCK with a device: unlimited,"
                                                   " keep, or bytes"),
+    ("rdma",   "hca-handles"):          (0,       "how many handles (contexts) of a device a"
+                                                  " container can have (rdma cgroup); 0: no limit"),
+    ("rdma",   "hca-objects"):          (0,       "the same for objects: memory regions, queues"),
+    ("rdma",   "move"):                 ("caller", "in mode exclusive (rdma-system(8)), who can"
+                                                  " have devices moved in: never, caller, any"),
     ("rdma",   "hints"):                (True,    "whether UCX_NET_DEVICES and NCCL_IB_HCA are set"
                                                   " where they are not"),
     ("rdma",   "hide-others"):          (True,    "whether sysfs lists only the given devices"),
@@ -75,6 +80,7 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
 WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "trigger"): ("requested", "always", "never"),
     ("rdma", "with-gpus"): ("none", "nearest", "all"),
+    ("rdma", "move"): ("never", "caller", "any"),
     ("user", "mode"): ("image", "fixed", "caller", "env"),
     ("user", "home"): ("none", "bind", "tmpfs"),
 }

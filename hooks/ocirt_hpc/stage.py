@@ -7,7 +7,7 @@ makes the container to write.
 
 from __future__ import annotations
 
-from ocirt.errors import At
+from ocirt.errors import At, ConfigError
 from ocirt_hpc import cdi, edits, request, site
 from ocirt_hpc.host import Host
 from ocirt_hpc.image import Image
@@ -147,8 +147,8 @@ class _Stage:
             way = loader.tell(image, held.entries, held.folders, self.tree)
         return [(held.origin, way.edits)]
 
-    def rdma(self) -> list[Section]:
-        """RDMA devices."""
+    def rdma(self, more: list[Section]) -> list[Section]:
+        """RDMA devices; `more`: the edits that come after these."""
         asked = request.rdma(self.config, self.notes, env_requests=self.env_requests)
         default = self.site["rdma", "with-gpus"]
         if asked is None and self.gpus and default != "none":
@@ -157,10 +157,10 @@ class _Stage:
             )
         if asked is None or asked.names == ["none"]:
             return []
-        from ocirt_hpc import rdma
+        from ocirt_hpc import exclusive, rdma
 
         self.notes.allow(asked)
-        found = rdma.find(self.host)
+        found = exclusive.find(self.host, asked)
         with At(asked.where):
             chosen = rdma.choose(found, asked.names, self.gpus)
             nodes = rdma.nodes(self.host, chosen, management=self.site["rdma", "management"])
@@ -168,6 +168,19 @@ class _Stage:
             self.notes.leave_out(asked.origin, "this host has no RDMA device")
             return []
         sections = [edits.node_edits(nodes)]
+        if exclusive.own_network(self.config, more) and exclusive.active(self.host):
+            why = exclusive.refusal(asked, self.site["rdma", "move"], rootless=self.caller.rootless)
+            if why and asked.explicit:
+                raise ConfigError(asked.where, why)
+            if why:
+                self.notes.leave_out(asked.origin, why)
+                return []
+            sections.append({"rdmaDevices": list({one.device.name: None for one in chosen})})
+        limits = {
+            "hcaHandles": self.site["rdma", "hca-handles"],
+            "hcaObjects": self.site["rdma", "hca-objects"],
+        }
+        sections.append(rdma.limit_edits(chosen, request.rdma_limits(self.config), limits))
         # A machine that is only a directory has no sysfs to cover.
         if self.site["rdma", "hide-others"] and not self.host.root:
             sections.append(rdma.view_edits(self.host, chosen, found, self.tree))
@@ -244,9 +257,8 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
     sections = stage.cdi()
     if stage.site["stage", "enabled"]:
         sections += stage.nvidia()
-        sections += stage.rdma()
-        sections += stage.kinds()
-        sections += stage.parts()
+        more = stage.kinds() + stage.parts()
+        sections += stage.rdma(more) + more
         sections += stage.loader()
     if not sections and not stage.notes.left_out:
         return None

@@ -217,15 +217,15 @@ int op_clone(struct init *in, const struct op *op)
 	return 0;
 }
 
-/* ROUTE
+/* NETLINK protocol
  * A socket works in the network namespace that it was made in: with this one the runtime moves
- * devices in and sets them up, and never goes there. */
-int op_route(struct init *in, const struct op *op)
+ * devices in and out and sets them up, and never goes there. */
+int op_netlink(struct init *in, const struct op *op)
 {
-	/* linux/netlink.h: NETLINK_ROUTE is 0 */
-	owned_fd fd = result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
+	int protocol = (int)op->arg[0].i;
+	owned_fd fd = result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
 
-	return fd < 0 ? fd : reply_fd(in, op->index, REPLY_FD_ROUTE, fd);
+	return fd < 0 ? fd : reply_fd(in, op->index, REPLY_FD_NETLINK, fd);
 }
 
 /* ATTACH tasks

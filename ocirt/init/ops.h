@@ -13,8 +13,9 @@
 #define REPLY_ASK_READY 3
 #define REPLY_ASK_SECCOMP 4
 #define REPLY_ASK_NETWORK 5
+#define REPLY_ASK_RDMA 6
 #define REPLY_FD_CONSOLE 1
-#define REPLY_FD_ROUTE 2
+#define REPLY_FD_NETLINK 2
 #define HOW_MAKE_DIR 1
 #define HOW_MAKE_FILE 2
 #define HOW_NO_LINKS 4
@@ -37,7 +38,7 @@
 #define OP_WRITE 5
 #define OP_AFFINITY 6
 #define OP_CLONE 7
-#define OP_ROUTE 8
+#define OP_NETLINK 8
 #define OP_ATTACH 10
 #define OP_ASK 11
 #define OP_TRY 12
@@ -95,7 +96,7 @@
   X(5, write, "ss") \
   X(6, affinity, "s") \
   X(7, clone, "if") \
-  X(8, route, "") \
+  X(8, netlink, "i") \
   X(10, attach, "f") \
   X(11, ask, "i") \
   X(12, try, "") \
@@ -151,6 +152,7 @@
 /* write: path data */
 /* affinity: mask */
 /* clone: flags cgroup */
+/* netlink: protocol */
 /* attach: tasks */
 /* ask: kind */
 /* fail: errno */

@@ -52,6 +52,7 @@ class Context:
     joins           kinds of the namespaces to enter (exec): those of the init that are not ours
     cgroup_late     whether the cgroup namespace is entered from within the container's cgroup
     node_sources    where a device node's path on the host is not that in the container: the host's
+    rdma_devices    RDMA devices to be moved in, name -> what asks for it
     keep_fd         a descriptor that the program gets besides those that follow 2, or -1
     slots           the number of each descriptor that the plan calls by a word
     """
@@ -82,6 +83,7 @@ class Context:
         self.cgroup_program: bytes | None = None
         self.cgroup_mounts: Callable[[str, bool], list[tuple[str, str, str, str]]] = _no_cgroup
         self.node_sources: dict[str, str] = {}
+        self.rdma_devices: dict[str, str] = {}
         self.slots: dict[str, int] = {}
 
     def in_user_namespace(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ocirt.errors import At, ConfigError
 from ocirt.kernel import consts as k
-from ocirt.plan.ops import ASK_MAPS, ASK_NETWORK, Op
+from ocirt.plan.ops import ASK_MAPS, ASK_NETWORK, ASK_RDMA, Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def settle(config: dict[str, Any], context: Context) -> list[Op]:
         ops.append(Op("keyring", (f"_ses.{context.container_id}",), "", "session keyring"))
     if "network" in spaces.new:
         ops.append(Op("loopback", (), spaces.where["network"], "lo up"))
-    return ops + _net_devices(linux, context)
+    return ops + _net_devices(linux, context) + _rdma_devices(context)
 
 
 def _net_devices(linux: dict[str, Any], context: Context) -> list[Op]:
@@ -125,6 +125,16 @@ def _net_devices(linux: dict[str, Any], context: Context) -> list[Op]:
         for name, device in devices.items()
     )
     return [Op("ask", (ASK_NETWORK,), "linux.netDevices", f"move in {what}")]
+
+
+def _rdma_devices(context: Context) -> list[Op]:
+    """Wait for the runtime to move RDMA devices in, all at once."""
+    devices = context.rdma_devices
+    path = context.namespaces.joined.get("network")
+    if not devices or (path and context.host.is_own_namespace("net", path)):
+        return []
+    where = next(iter(devices.values()))
+    return [Op("ask", (ASK_RDMA,), where, f"move in RDMA {', '.join(devices)}")]
 
 
 def names(config: dict[str, Any], context: Context) -> list[Op]:

@@ -51,16 +51,18 @@ ASK_HOOKS = 2  # run the prestart and createRuntime hooks
 ASK_READY = 3  # set rlimits, save the state; an answer means: go on to the gate
 ASK_SECCOMP = 4  # value of the *index* op is the listener's descriptor number: fetch it
 ASK_NETWORK = 5  # move network devices into the child's namespace
+ASK_RDMA = 6  # the same for RDMA devices
 ASKS = {
     "maps": ASK_MAPS,
     "hooks": ASK_HOOKS,
     "ready": ASK_READY,
     "seccomp": ASK_SECCOMP,
     "network": ASK_NETWORK,
+    "rdma": ASK_RDMA,
 }
 
 FD_CONSOLE = 1  # the master side of the container's terminal
-FD_ROUTE = 2  # a route netlink socket
+FD_NETLINK = 2  # a netlink socket
 
 OPS: tuple[tuple[int, str, str, str], ...] = (
     # code  name        argument types and names
@@ -73,7 +75,7 @@ OPS: tuple[tuple[int, str, str, str], ...] = (
     (5,  "write",       "ss",      "path data"),
     (6,  "affinity",    "s",       "mask"),
     (7,  "clone",       "if",      "flags cgroup"),
-    (8,  "route",       "",        ""),
+    (8,  "netlink",     "i",       "protocol"),
     # --- anywhere
     (10, "attach",      "f",       "tasks"),
     (11, "ask",         "i",       "kind"),
@@ -217,7 +219,7 @@ def header() -> str:
         (
             "REPLY_",
             "FAIL ASK CLONED FD WARN DONE ASK_MAPS ASK_HOOKS ASK_READY ASK_SECCOMP ASK_NETWORK "
-            "FD_CONSOLE FD_ROUTE",
+            "ASK_RDMA FD_CONSOLE FD_NETLINK",
         ),
         ("HOW_", "MAKE_DIR MAKE_FILE NO_LINKS COPY_UP VERIFY_PROC VERIFY_SYS IN_PROC ALL_OF_IT"),
         ("ROOT_", "PIVOT MOVE CHROOT"),
