@@ -67,10 +67,12 @@ NOT_COPIED = (
 
 RDMA = """\
 modprobe -a rdma_rxe ib_uverbs rdma_ucm ib_umad dummy
-ip link add dummy0 type dummy
-ip addr add 10.9.9.1/24 dev dummy0
-ip link set dummy0 up
-rdma link add rxe0 type rxe netdev dummy0
+for n in 0 1; do
+    ip link add dummy$n type dummy
+    ip addr add 10.9.$((9 - n)).1/24 dev dummy$n
+    ip link set dummy$n up
+    rdma link add rxe$n type rxe netdev dummy$n
+done
 """
 
 # Runs as root in the guest.  The command's own output goes to a file because the console
@@ -320,7 +322,7 @@ def main() -> int:
     parser.add_argument("--kvm", action="store_true", help="believe in /dev/kvm")
     parser.add_argument("--append", default="", metavar="ARGS", help="for the kernel command line")
     parser.add_argument("--module", action="append", default=[], metavar="NAME", help="load it too")
-    parser.add_argument("--rdma", action="store_true", help="make a soft-RoCE device")
+    parser.add_argument("--rdma", action="store_true", help="make two soft-RoCE devices")
     parser.add_argument("--copy", action="append", default=[], type=Path, metavar="PATH",
                         help="read it from memory, inside")  # fmt: skip
     parser.add_argument("--systemd", action="store_true", help="run CMD as a service of a systemd")
