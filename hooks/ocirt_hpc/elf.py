@@ -1,29 +1,40 @@
 """Read what a shared library says of itself: its soname, what it needs, whose machine it is for.
 
+With `versions` also which versions of symbols it defines, and which it needs of whom, by which a
+loader tells libraries that only look alike apart.
+
 Few reads of a descriptor that the caller opened, each bounded: the file may be an image's.
 
-Source: System V Application Binary Interface, "ELF Header", "Program Header", "Dynamic Section".
+Source: System V Application Binary Interface, "ELF Header", "Program Header", "Dynamic Section";
+Linux Standard Base, Core, "Symbol Versioning".
 """
 
 from __future__ import annotations
 
 import os
 from _struct import Struct
+from _struct import error as struct_error  # type: ignore[attr-defined]
 
 from ocirt.errors import ConfigError
 
 PT_LOAD, PT_DYNAMIC = 1, 2
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME = 0, 1, 5, 10, 14
+DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
+VER_FLG_WEAK = 2
 
 X86, X86_64, ARM, AARCH64, PPC64, S390, RISCV = 3, 62, 40, 183, 21, 22, 243
 
 # More than any library has; a header that asks for more is hostile.
 MOST_SEGMENTS, MOST_SECTIONS = 256, 4096
 LARGEST_DYNAMIC, LARGEST_STRINGS, LARGEST_NOTE = 64 << 10, 4 << 20, 64 << 10
+LARGEST_VERSIONS, MOST_VERSIONS = 256 << 10, 4096
 
 
 class Library:
-    """A shared library: ELF class in bits, machine as e_machine, soname ("" for none), needed."""
+    """A shared library: ELF class in bits, machine as e_machine, soname ("" for none), needed.
+
+    versions: those that it defines.  wants: soname -> versions that it needs of that library.
+    """
 
     def __init__(self, bits: int, machine: int, flags: int) -> None:
         self.bits = bits
@@ -31,16 +42,26 @@ class Library:
         self.flags = flags
         self.soname = ""
         self.needed: list[str] = []
+        self.versions: set[str] = set()
+        self.wants: dict[str, set[str]] = {}
+        self._strings = b""
+
+    def mentions(self, symbol: str) -> bool:
+        """Whether a symbol of this name is among those that it offers or needs."""
+        return b"\0" + symbol.encode() + b"\0" in self._strings
 
 
-def read(fd: int) -> Library:
-    """Return what the file is; ConfigError when it is no ELF file, or a broken one."""
+def read(fd: int, *, versions: bool = False) -> Library:
+    """Return what the file is; ConfigError when it is no ELF file, or a broken one.
+
+    versions: read versions and the names of symbols as well.
+    """
     file = _File(fd)
     library = Library(file.bits, file.machine, file.flags)
     segments = file.segments()
     for kind, offset, _, size in segments:
         if kind == PT_DYNAMIC:
-            _dynamic(file, library, segments, offset, size)
+            _dynamic(file, library, segments, offset, size, versions)
             break
     return library
 
@@ -145,6 +166,7 @@ def _dynamic(
     segments: list[tuple[int, int, int, int]],
     offset: int,
     size: int,
+    versions: bool,
 ) -> None:
     entry = file.layout.entry
     data = file.part(offset, size - size % entry.size, LARGEST_DYNAMIC)
@@ -169,6 +191,62 @@ def _dynamic(
     if DT_SONAME in tags:
         library.soname = _text(strings, tags[DT_SONAME]).decode("utf-8", "surrogateescape")
     library.needed = [_text(strings, one).decode("utf-8", "surrogateescape") for one in needed]
+    if not versions:
+        return
+    library._strings = strings
+    for tag, number, read_versions in (
+        (DT_VERDEF, DT_VERDEFNUM, _defined),
+        (DT_VERNEED, DT_VERNEEDNUM, _wanted),
+    ):
+        if tag in tags:
+            held = _versions(file, segments, tags[tag])
+            count = tags.get(number, 0)
+            if count > MOST_VERSIONS:
+                raise ConfigError("an ELF file with too many versions")
+            try:
+                read_versions(file.order, held, count, strings, library)
+            except struct_error:
+                raise ConfigError("an ELF file with versions outside of it") from None
+
+
+def _versions(file: _File, segments: list[tuple[int, int, int, int]], address: int) -> bytes:
+    for kind, start, base, length in segments:
+        if kind == PT_LOAD and base <= address < base + length:
+            size = min(length - (address - base), LARGEST_VERSIONS)
+            return file.part(start + address - base, size, LARGEST_VERSIONS)
+    raise ConfigError("an ELF file whose versions are nowhere")
+
+
+def _defined(order: str, held: bytes, count: int, strings: bytes, library: Library) -> None:
+    """Elf64_Verdef and the first Elf64_Verdaux of each: its name."""
+    head, name = Struct(order + "4H3I"), Struct(order + "2I")
+    at = 0
+    for _ in range(count):
+        _, _, _, _, _, first, following = head.unpack_from(held, at)
+        library.versions.add(_text(strings, name.unpack_from(held, at + first)[0]).decode())
+        at += following
+        if not following:
+            break
+
+
+def _wanted(order: str, held: bytes, count: int, strings: bytes, library: Library) -> None:
+    """Elf64_Verneed of each library, and an Elf64_Vernaux for each version."""
+    head, version = Struct(order + "2H3I"), Struct(order + "I2H2I")
+    at = 0
+    for _ in range(count):
+        _, names, owner, first, following = head.unpack_from(held, at)
+        wants = library.wants.setdefault(_text(strings, owner).decode(), set())
+        place = at + first
+        for _ in range(names):
+            _, flags, _, name, more = version.unpack_from(held, place)
+            if not flags & VER_FLG_WEAK:
+                wants.add(_text(strings, name).decode())
+            place += more
+            if not more:
+                break
+        at += following
+        if not following:
+            break
 
 
 def _text(strings: bytes, at: int) -> bytes:
