@@ -111,17 +111,21 @@ def read(path: str) -> bytes:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             os.set_blocking(file, True)
-            parts = [os.read(file, 1 << 16)]
-            size = len(parts[0])
-            while parts[-1] and size <= LARGEST:
-                parts.append(os.read(file, 1 << 20))
-                size += len(parts[-1])
+            return drain(file, LARGEST)
         finally:
             os.close(file)
     except OSError as error:
         raise KernelError(error.errno or 0, path) from error
     except ValueError:
         raise ConfigError(repr(path), "holds a NUL character") from None
+
+
+def drain(fd: int, most: int) -> bytes:
+    """Return what a descriptor gives up to its end, or one byte more than `most`."""
+    parts, left = [], most + 1
+    while left and (some := os.read(fd, min(left, 1 << 16))):
+        parts.append(some)
+        left -= len(some)
     return b"".join(parts)
 
 

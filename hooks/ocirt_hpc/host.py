@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from ocirt import jsonio
 from ocirt.errors import ConfigError, KernelError
 
 TYPE_CHECKING = False
@@ -92,16 +93,14 @@ class Host:
             return None
         except OSError as error:
             raise KernelError(error.errno or 0, path) from error
-        held = b""
         try:
-            while piece := os.read(fd, 1 << 16):
-                held += piece
-                if len(held) > LARGEST:
-                    raise ConfigError(path, f"holds more than {LARGEST} bytes")
+            held = jsonio.drain(fd, LARGEST)
         except OSError as error:
             raise KernelError(error.errno or 0, path) from error
         finally:
             os.close(fd)
+        if len(held) > LARGEST:
+            raise ConfigError(path, f"holds more than {LARGEST} bytes")
         return held.decode("utf-8", "replace").rstrip("\n")
 
     def number(self, path: str) -> int | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from ocirt import jsonio
 from ocirt.errors import KernelError
 
 TYPE_CHECKING = False
@@ -89,17 +90,13 @@ class Image:
         fd = self.open(path)
         if fd is None:
             return None
-        held = bytearray()
         try:
-            while piece := os.read(fd, 1 << 16):
-                held += piece
-                if len(held) > most:
-                    return None
+            held = jsonio.drain(fd, most)
         except OSError:
             return None
         finally:
             os.close(fd)
-        return bytes(held)
+        return held if len(held) <= most else None
 
     def _walk(self, path: str) -> int | None:
         """Return an O_PATH descriptor of what a path means in the container, or None."""

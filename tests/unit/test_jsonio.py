@@ -145,6 +145,17 @@ def test_a_huge_file_is_not_read_to_its_end(tmp_path):
     assert str(caught.value) == "/dev/zero: more than 16 MiB of JSON"
 
 
+def test_no_more_is_taken_from_a_descriptor_than_tells_that_it_is_too_much():
+    with open("/dev/zero", "rb", buffering=0) as zero:
+        assert len(jsonio.drain(zero.fileno(), 200_000)) == 200_001
+    reader, writer = os.pipe()
+    for piece in (b"ab", b"cd"):
+        os.write(writer, piece)
+    os.close(writer)
+    assert jsonio.drain(reader, 10) == b"abcd"
+    os.close(reader)
+
+
 def test_a_text_may_come_from_a_pipe():
     code = f"import sys; sys.path.insert(0, {os.getcwd()!r}); from ocirt import jsonio; "
     code += "print(jsonio.load('/dev/stdin'))"

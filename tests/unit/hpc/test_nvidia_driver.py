@@ -105,6 +105,13 @@ def test_a_mig_device_without_numbers_says_which_file(tmp_path):
         driver.find(machine.host())
 
 
+def test_a_file_that_does_not_end_says_so(tmp_path):
+    (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
+    (tmp_path / "proc/driver/nvidia/version").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=r"nvidia/version: holds more than 1048576 bytes$"):
+        driver.find(Machine(tmp_path).host())
+
+
 def test_what_cannot_be_read_says_so(tmp_path):
     machine = workstation(tmp_path)
     version = machine.root / "proc/driver/nvidia/version"
