@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAGIC = b"OCIRTSC1"  # one more whenever compiling gives another program for the same section
+MAGIC = b"OCIRTSC2"  # one more whenever compiling gives another program for the same section
 LARGEST = 1 << 16  # bytes of an entry; the kernel takes 4096 instructions of 8 bytes
 MOST = 256  # entries; the oldest go first
 

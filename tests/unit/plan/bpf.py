@@ -33,10 +33,17 @@ def decode(program):
 
 def run(code, arch, number, args=(0,) * 6):
     """Return the action that decoded `code` takes."""
+    return trace(code, arch, number, args)[-1][3]
+
+
+def trace(code, arch, number, args=(0,) * 6):
+    """Return the instructions that decoded `code` goes through, the last of which returns."""
+    steps = []
     data = struct.pack("=IIQ6Q", number & WORD, arch, 0x7F0000000000, *args)
     accumulator = index = place = 0
     while True:
         op, if_true, if_false, value = code[place]
+        steps.append(code[place])
         place += 1
         if op == 0x20:
             (accumulator,) = struct.unpack_from("=I", data, value)
@@ -49,7 +56,7 @@ def run(code, arch, number, args=(0,) * 6):
         elif op == 0x05:
             place += value
         elif op == 0x06:
-            return value
+            return steps
         else:
             true = {
                 "==": accumulator == value,
