@@ -57,6 +57,7 @@ REQUESTS = (
     "HABANA_VISIBLE_DEVICES=",
     "AWS_NEURON_VISIBLE_DEVICES=",
     "ASCEND_VISIBLE_DEVICES=",
+    "DOCKER_RESOURCE_",  # Swarm's, where NVIDIA's config.toml names it
 )
 
 
@@ -168,7 +169,7 @@ class Draft:
             or any(item.startswith(REQUESTS) for item in env)
             or any(key.startswith("ocirt.hpc/") for key in annotations)
             or any(mount["destination"].startswith(VOLUMES) for mount in mounts)
-            or (os.path.exists(SITE) and _mentioned(env))
+            or (os.path.exists(SITE) and _mentioned(env, annotations))
         ):
             return None
         from ocirt import hpc
@@ -491,11 +492,11 @@ def _listen(container: Container, gate: bool) -> Listener | None:
     return None if gate else notify.listen(container)
 
 
-def _mentioned(env: Iterable[str]) -> bool:
-    """Whether the site's settings for devices name one of these variables, or may do so."""
+def _mentioned(env: Iterable[str], annotations: Iterable[str]) -> bool:
+    """Whether the site's settings for devices may concern a container with these."""
     from ocirt import hpc
 
-    return hpc.mentioned(env, SITE)
+    return hpc.mentioned(env, SITE, annotations)
 
 
 def _oom(manager: Manager | None) -> Error | None:

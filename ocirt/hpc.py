@@ -55,15 +55,20 @@ def apply(
 # may be `always`, it may have hooks; or a string may be written in a way that hides a name.
 FOR_ALL = (b"always", b"hooks", b"\\", b'"""', b"'''")
 
+CDI = "cdi.k8s.io/"  # annotations that count where the site has said a word about them
+CDI_SETTING = b"cdi-annotations"
+
 GLANCE = 1 << 16  # bytes; a longer file may say anything
 
 
-def mentioned(env: Iterable[str], folder: str) -> bool:
-    """Whether a file of the site's settings may concern a container with these variables.
+def mentioned(env: Iterable[str], folder: str, annotations: Iterable[str] = ()) -> bool:
+    """Whether a file of the site's settings may concern a container with these.
 
-    It does if it holds the quoted name of one, or a word of FOR_ALL.  Not parsed: the stage does
-    that, and refuses what is wrong, once it is awake; waking it in vain costs time alone.
+    It does if it holds the quoted name of a variable, or a word of FOR_ALL.  Not parsed: the stage
+    does that, and refuses what is wrong, once it is awake; waking it in vain costs time alone.
     """
+    noted = any(key.startswith(CDI) for key in annotations)
+    telling = (*FOR_ALL, CDI_SETTING) if noted else FOR_ALL
     names = "\n".join([item.partition("=")[0] for item in env]).encode("utf-8", "surrogateescape")
     # Either quote ends a word, in a name as well: one pass over the file, however many variables.
     words = set(names.replace(b"\n", b'"').replace(b"'", b'"').split(b'"')) - {b""}
@@ -81,7 +86,7 @@ def mentioned(env: Iterable[str], folder: str) -> bool:
                     os.close(fd)
             except OSError:
                 continue
-            if len(text) == GLANCE or any(word in text for word in FOR_ALL):
+            if len(text) == GLANCE or any(word in text for word in telling):
                 return True
             if not words.isdisjoint(text.replace(b"'", b'"').split(b'"')):
                 return True

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 COMMAND_LINE = "the command line is the caller's"
 ANNOTATIONS = "annotations are the caller's"
 ENV = "policy.env-requests"
+OTHER = "policy.cdi-annotations"
 
 # beginning of the place of a request -> what allows it
 RULES = (
     ("--device",     COMMAND_LINE),
+    ("annotations.cdi.k8s.io/", OTHER),
     ("annotations.", ANNOTATIONS),
     ("process.env",  ENV),
     ("mounts",       "accept-nvidia-visible-devices-as-volume-mounts"),
     ("rdma.",        "a setting of the site"),
 )  # fmt: skip
-OTHER = "policy.cdi-annotations"
 
 
 class Notes:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 CDI_PREFIX = "cdi.k8s.io/"
 GPUS, RDMA = "ocirt.hpc/gpus", "ocirt.hpc/rdma"
 
+# By which containerd and CRI-O tell a pod's sandbox from its containers.
+KINDS_OF_CONTAINER = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
+
 NO_ENV = "policy.env-requests is false on this host"
 
 # Field of linux.resources.rdma -> annotation that limits it.
@@ -53,8 +56,8 @@ class Asked:
 
 
 def split(value: str) -> list[str]:
-    """Return the items of a list with commas, without blanks around them."""
-    return [item.strip() for item in value.split(",")]
+    """Return the items of a list with commas or blanks; Podman 4 lets no comma pass."""
+    return [word for item in value.split(",") for word in item.split() or [""]]
 
 
 def variables(config: dict[str, Any]) -> dict[str, str]:
@@ -77,6 +80,12 @@ def by_annotations(config: dict[str, Any]) -> list[str]:
             with At(f"annotations.{key}"):
                 names += _unique(value.split(","))
     return list(dict.fromkeys(names))
+
+
+def is_sandbox(config: dict[str, Any]) -> bool:
+    """Whether this is the sandbox of a pod: it gets the pod's annotations, and only waits."""
+    annotations = config.get("annotations") or {}
+    return any(annotations.get(key) == "sandbox" for key in KINDS_OF_CONTAINER)
 
 
 def annotation(config: dict[str, Any], key: str) -> Asked | None:

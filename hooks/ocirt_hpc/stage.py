@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ocirt_hpc.loader import Libraries
 
 
+ALREADY = "an engine has put it in already"
+
+
 class Caller:
     """What the command line says, and where things are.
 
@@ -59,7 +62,11 @@ class _Stage:
         self.env_requests: bool = self.site["policy", "env-requests"]
         self.directories = caller.directories or cdi.DIRECTORIES
         self.files: list[cdi.File] | None = None  # CDI files, once somebody has asked for one
-        self.native = self._native()  # names of CDI devices that need no CDI file
+        self.names = request.by_option(caller.devices)  # of CDI devices
+        self.annotated: list[str] = []
+        if caller.annotations or self.site["policy", "cdi-annotations"]:
+            self.annotated = request.by_annotations(config)
+        self.native = self._native()  # what needs no CDI file; no longer among the others
         self._libraries: Libraries | None = None
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
 
@@ -68,23 +75,30 @@ class _Stage:
             self.files = cdi.read(self.directories)
         return self.files
 
-    def _native(self) -> list[str]:
-        """Return the names that --device gave of a kind that is ours, and no CDI file's."""
-        if not self.caller.devices:
-            return []
-        from ocirt_hpc.nvidia.request import KINDS
+    def _native(self) -> request.Asked | None:
+        """Return the names of CDI devices that are NVIDIA's and that no CDI file describes."""
+        from ocirt_hpc.nvidia.request import KINDS, applied
 
-        ours = [name for name in self.caller.devices if name.partition("=")[0] in KINDS]
-        described = {file.kind for file in self._cdi_files()} if ours else set()
-        return [name for name in ours if name.partition("=")[0] not in described]
+        if not any(name.startswith(KINDS) for name in (*self.names, *self.annotated)):
+            return None
+        kinds = set(KINDS) - {file.kind for file in self._cdi_files()}
+        named = [name for name in self.names if name.partition("=")[0] in kinds]
+        noted = [name for name in self.annotated if name.partition("=")[0] in kinds]
+        self.names = [name for name in self.names if name not in named]
+        self.annotated = [name for name in self.annotated if name not in noted]
+        if named:
+            return request.Asked(",".join(named), "--device nvidia.com/gpu", "--device")
+        if noted and applied(self.config):
+            self.notes.left_out += [(name, ALREADY) for name in noted]
+        elif noted:
+            where = f"annotations.{request.CDI_PREFIX}*"
+            return request.Asked(",".join(noted), noted[0], where)
+        return None
 
     def cdi(self) -> list[Section]:
         """Devices that a CDI file describes."""
-        names = request.by_option(self.caller.devices)
-        names = [name for name in names if name not in self.native]
-        more: list[str] = []
-        if self.caller.annotations or self.site["policy", "cdi-annotations"]:
-            more = [name for name in request.by_annotations(self.config) if name not in names]
+        names = self.names
+        more = [name for name in self.annotated if name not in names]
         if not names and not more:
             return []
         found = cdi.look_up(names + more, self._cdi_files(), self.directories)
@@ -92,7 +106,7 @@ class _Stage:
         here = [one for one in found if one.name in names or not edits.present(self.config, one)]
         for one in found:
             if one not in here:
-                self.notes.left_out.append((one.name, "an engine has put it in already"))
+                self.notes.left_out.append((one.name, ALREADY))
             elif one.name in more:
                 self.notes.rules[one.name] = self.notes.rules[one.file.kind or ""] = OTHER
         return edits.of_cdi(here)
@@ -107,7 +121,7 @@ class _Stage:
             self.notes,
             policy.load(self.host),
             env_requests=self.env_requests,
-            devices=self.native,
+            by_name=self.native,
         )
         if asked is None:
             return []
@@ -256,9 +270,13 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
     stage = _Stage(config, caller)
     sections = stage.cdi()
     if stage.site["stage", "enabled"]:
-        sections += stage.nvidia()
-        more = stage.kinds() + stage.parts()
-        sections += stage.rdma(more) + more
+        if request.is_sandbox(config):
+            stage.notes.skip("annotations", "the sandbox of a pod uses no devices")
+            sections += stage.parts()
+        else:
+            sections += stage.nvidia()
+            more = stage.kinds() + stage.parts()
+            sections += stage.rdma(more) + more
         sections += stage.loader()
     if not sections and not stage.notes.left_out:
         return None

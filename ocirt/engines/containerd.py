@@ -35,8 +35,8 @@ IMPORT = f'imports = ["{DROP_IN}"] # by ocirt setup'
 RUNTIME = """\
 [plugins."{plugin}".containerd.runtimes.{name}]
 runtime_type = "io.containerd.runc.v2"
-pod_annotations = ["ocirt.hpc/*"]
-container_annotations = ["ocirt.hpc/*"]
+pod_annotations = ["ocirt.hpc/*", "cdi.k8s.io/*"]
+container_annotations = ["ocirt.hpc/*", "cdi.k8s.io/*"]
 
 [plugins."{plugin}".containerd.runtimes.{name}.options]
 BinaryName = "{path}"

@@ -45,8 +45,8 @@ PLUGIN = """
 HANDLER = """
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}]
 runtime_type = "io.containerd.runc.v2"
-pod_annotations = ["ocirt.hpc/*"]
-container_annotations = ["ocirt.hpc/*"]
+pod_annotations = ["ocirt.hpc/*", "cdi.k8s.io/*"]
+container_annotations = ["ocirt.hpc/*", "cdi.k8s.io/*"]
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}.options]
 BinaryName = "{path}"
 """
@@ -103,8 +103,8 @@ def image(path, layer, images):
 class Cri(engines.Containerd):
     """containerd with its CRI plugin; `hpc` is the runtime under test, as is `recorded`."""
 
-    def __init__(self, folder, runtime):
-        super().__init__(folder, "cri", runtime, namespace="k8s.io")
+    def __init__(self, folder, runtime, kind="cri"):
+        super().__init__(folder, kind, runtime, namespace="k8s.io")
         os.mkdir(self.path("cni"))
         network = json.loads(json.dumps(NETWORK))
         network["plugins"][0]["ipam"]["dataDir"] = self.path("ipam")

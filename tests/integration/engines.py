@@ -720,8 +720,8 @@ class Podman(Client):
 
     patience = max(60, PATIENCE)
 
-    def __init__(self, folder, runtime):
-        super().__init__(folder, "podman", runtime, own_run=True)
+    def __init__(self, folder, runtime, kind="podman"):
+        super().__init__(folder, kind, runtime, own_run=True)
         self.RUN = (f"--cgroup-parent=/{self.cgroups.name}",)
         os.mkdir(self.path("work"))
         values = {

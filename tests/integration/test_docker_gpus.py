@@ -59,6 +59,7 @@ ALL = " ".join(f"nvidia{minor}" for minor in range(8))
     [
         ("", ""),
         ("-e NVIDIA_VISIBLE_DEVICES=void", ""),
+        ("-e NVIDIA_VISIBLE_DEVICES=all", ALL),
         ("-e NVIDIA_VISIBLE_DEVICES=0", "nvidia2"),
         (f"-e NVIDIA_VISIBLE_DEVICES={machines.UUID.format(5)}", "nvidia5"),
         ("--gpus all", ALL),

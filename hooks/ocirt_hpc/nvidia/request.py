@@ -1,6 +1,6 @@
 """Who asks for NVIDIA's GPUs, and for what: an annotation, or variables of engines and images.
 
-    --device nvidia.com/gpu=0   where no CDI file has that kind
+    nvidia.com/gpu=0            (--device, cdi.k8s.io/*) where no CDI file has that kind
     ocirt.hpc/gpus              (annotation) which GPUs
     mounts below VOLUMES        which GPUs, where NVIDIA's config.toml says so
     NVIDIA_VISIBLE_DEVICES      which GPUs: names of choice.py, all, none; empty or void: nothing
@@ -77,17 +77,16 @@ def find(
     policy: Policy,
     *,
     env_requests: bool = True,
-    devices: list[str] | None = None,
+    by_name: Asked | None = None,
 ) -> Request | None:
     """Return what is asked for, or None; the first source that says anything decides.
 
-    devices: names that --device gave.  env_requests: whether the environment counts; what it says
-    of capabilities always does.  An image from before NVIDIA_VISIBLE_DEVICES, which has
-    CUDA_VERSION alone, asks for all.
+    by_name: names of CDI devices of ours, which come first.  env_requests: whether the
+    environment counts; what it says of capabilities always does.  An image from before
+    NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.
     """
     env = variables(config)
-    asked = Asked(",".join(devices), f"--device {KIND}", "--device") if devices else None
-    asked = asked or annotation(config, GPUS) or (volumes(config) if policy.volumes else None)
+    asked = by_name or annotation(config, GPUS) or (volumes(config) if policy.volumes else None)
     value = _value(env, policy.swarm)
     legacy = value is None and "CUDA_VERSION" in env and "NVIDIA_REQUIRE_CUDA" not in env
     if asked is None:
@@ -128,6 +127,11 @@ def _value(env: dict[str, str], swarm: str) -> tuple[str, str] | None:
     if names:
         return ",".join(names), ",".join(env[name] for name in names)
     return (DEVICES, env[DEVICES]) if DEVICES in env else None
+
+
+def applied(config: dict[str, Any]) -> bool:
+    """Whether an engine has resolved a CDI file of GPUs: these say so, lest it be done twice."""
+    return variables(config).get(DEVICES) == "void"
 
 
 def unqualified(name: str) -> str:

@@ -306,8 +306,8 @@ def test_version_2_gets_a_block_at_the_end(setup, tmp_path):
     assert path.read_text().startswith(V2)
     found = runtimes(path.read_text(), 2)
     assert found["hpc"]["options"] == {"BinaryName": OURS, "SystemdCgroup": False}
-    assert found["hpc"]["pod_annotations"] == ["ocirt.hpc/*"]
-    assert found["hpc"]["container_annotations"] == ["ocirt.hpc/*"]
+    assert found["hpc"]["pod_annotations"] == ["ocirt.hpc/*", "cdi.k8s.io/*"]
+    assert found["hpc"]["container_annotations"] == ["ocirt.hpc/*", "cdi.k8s.io/*"]
     assert list(tree(tmp_path)) == [str(path)]
     setup("containerd", "--undo")
     assert path.read_text() == V2

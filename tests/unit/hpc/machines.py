@@ -10,6 +10,7 @@ Device nodes are plain files; `Machine.host` has an `lstat` that knows what they
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,14 @@ class Machine:
         file = self.root / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.symlink_to(target)
+
+    def make_nodes(self) -> None:
+        """Put real device nodes in place of the imagined ones, which takes root."""
+        for path, (major, minor, mode) in self.nodes.items():
+            file = self.root / path.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.mknod(file, stat.S_IFCHR | mode, os.makedev(major, minor))
+            file.chmod(mode)
 
     def node(self, path: str, major: int, minor: int, mode: int = 0o666) -> None:
         self.nodes[path] = (major, minor, mode)

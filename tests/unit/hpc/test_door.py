@@ -54,3 +54,14 @@ def test_a_variable_that_the_site_names_wakes_the_stage(tmp_path):
     (tmp_path / "hpc.d").mkdir()
     (tmp_path / "hpc.d/more.toml").write_text('[device.x]\nvariables = ["XS"]\n')
     assert hpc.mentioned(["XS=1"], str(tmp_path))
+
+
+def test_an_annotation_of_cdi_wakes_it_where_the_site_speaks_of_them(tmp_path):
+    from ocirt import hpc
+
+    annotations = {"cdi.k8s.io/x": "acme.com/card=0", "other": ""}
+    (tmp_path / "hpc.toml").write_text("[policy]\nenv-requests = false\n")
+    assert not hpc.mentioned([], str(tmp_path), annotations)
+    (tmp_path / "hpc.toml").write_text("[policy]\ncdi-annotations = true\n")
+    assert hpc.mentioned([], str(tmp_path), annotations)
+    assert not hpc.mentioned([], str(tmp_path), {"other": ""})

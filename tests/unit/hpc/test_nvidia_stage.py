@@ -11,6 +11,7 @@ from ocirt_hpc.notes import Notes
 from ocirt_hpc.nvidia import compat, container, driver, policy, request, stage
 from ocirt_hpc.nvidia.choice import choose
 from ocirt_hpc.nvidia.policy import Policy
+from ocirt_hpc.request import Asked
 from ocirt_hpc.tree import Tree
 
 from ocirt.errors import ConfigError, KernelError
@@ -409,5 +410,5 @@ def test_names_of_cdi_need_no_cdi_file(value):
 
 def test_the_command_line_decides_before_all(tmp_path):
     base = {**config("NVIDIA_VISIBLE_DEVICES=all"), "annotations": {"ocirt.hpc/gpus": "1"}}
-    found = request.find(base, Notes(), Policy(), devices=["nvidia.com/gpu=0"])
+    found = request.find(base, Notes(), Policy(), by_name=Asked("nvidia.com/gpu=0", "", "--device"))
     assert (found.asked.names, found.asked.where) == (["0"], "--device")

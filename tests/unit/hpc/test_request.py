@@ -51,3 +51,22 @@ def test_who_asks_for_rdma(env, annotations, names):
     assert (asked and asked.names) == names
     allowed = request.rdma(config, Notes(), env_requests=False)
     assert (allowed and allowed.names) == (names if annotations else None)
+
+
+def test_a_list_has_commas_or_blanks():
+    assert request.split("0, 2") == request.split("0 2") == request.split("0,2") == ["0", "2"]
+    assert request.split("0,,2") == ["0", "", "2"]
+    assert request.split("") == [""]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "is_one"),
+    [
+        ("io.kubernetes.cri.container-type", "sandbox", True),
+        ("io.kubernetes.cri-o.ContainerType", "sandbox", True),
+        ("io.kubernetes.cri.container-type", "container", False),
+        ("other", "sandbox", False),
+    ],
+)
+def test_a_sandbox_is_known_by_its_engines_word(key, value, is_one):
+    assert request.is_sandbox({"annotations": {key: value}}) is is_one
