@@ -17,6 +17,7 @@ from ocirt.errors import At, Error, KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ocirt.aside import Aside
     from ocirt.notify import Listener
 
 LONGEST = 107  # bytes of a path in struct sockaddr_un
@@ -79,12 +80,28 @@ class Signals:
         except BlockingIOError:
             return b""
 
+    @staticmethod
+    def block() -> None:
+        """Keep signals waiting, also for the program that this process is about to become."""
+        import _signal
+
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+
+    @staticmethod
+    def unblock() -> None:
+        """Let them in again."""
+        import _signal
+
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signal.valid_signals())
+
 
 class Foreground:
     """Wait for a container's init from the foreground, and be its terminal if it has one.
 
     Signals are forwarded, except those that are about ourselves.  Make the object before the
     container: signals that come early are kept.  master: the terminal's master side, or -1.
+
+    Where the launcher is there, packaging/attend.c does the waiting, in the same way.
     """
 
     OURS = frozenset({17, 23, 28})  # SIGCHLD, SIGURG, SIGWINCH
@@ -93,17 +110,28 @@ class Foreground:
         self._signals = Signals()
         self._master = -1
         self._tty = -1
-        self._saved: list[object] | None = None
+        self._saved = b""
+        self._aside: Aside | None = None
 
-    def wait(self, pid: int, master: int = -1, listener: Listener | None = None) -> int:
+    def wait(
+        self,
+        pid: int,
+        master: int = -1,
+        listener: Listener | None = None,
+        aside: Aside | None = None,
+    ) -> int:
         """Copy and forward until the process ends; return its exit status, or 128 + signal.
 
         listener: who hears when the program is ready; we stay the process that a manager knows.
+        aside: who waits in our place once nobody is to hear; then this does not return.
         """
         import select
 
+        self._aside = aside
         if master >= 0:
             self._take_terminal(master)
+        if listener is None:
+            self._step_aside(pid)
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
         if master >= 0:
@@ -131,12 +159,23 @@ class Foreground:
                     self._forward(pid)
                 elif self._listener and fd == self._listener.fileno():
                     self._pass_on(self._listener, poll)
+                    if self._listener is None:
+                        self._step_aside(pid)
                 elif fd == self._master:
                     if not self._copy(self._master, 1):
                         poll.unregister(self._master)  # type: ignore[attr-defined]
                 elif not self._copy(0, self._master):
                     poll.unregister(0)  # type: ignore[attr-defined]
                     self._write(self._master, b"\x04")  # what Ctrl-D would send
+
+    def _step_aside(self, pid: int) -> None:
+        """Let the waiter take over; on return there is none, and it is us who wait."""
+        if self._aside is None:
+            return
+        self._signals.block()  # from here on they wait for the waiter
+        self._forward(pid)
+        self._aside.become(pid, self._master, self._tty, self._saved)
+        self._signals.unblock()
 
     def _forward(self, pid: int) -> None:
         for number in self._signals.read():
@@ -193,6 +232,7 @@ class Foreground:
                 return
 
     def _take_terminal(self, master: int) -> None:
+        import fcntl
         import termios
 
         self._master = master
@@ -201,7 +241,8 @@ class Foreground:
         except OSError as error:
             raise Error("open /dev/tty", str(KernelError(error.errno or 0))) from None
         self._resize()
-        self._saved = termios.tcgetattr(self._tty)
+        # As the kernel has it, for it goes back there, whoever gives it back.
+        self._saved = fcntl.ioctl(self._tty, termios.TCGETS, bytes(64))
         raw = termios.tcgetattr(self._tty)
         raw[0] &= ~(
             termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
@@ -224,11 +265,12 @@ class Foreground:
             pass  # a terminal without a size keeps the config's
 
     def _restore_terminal(self) -> None:
-        if self._saved is not None:
+        if self._saved:
+            import fcntl
             import termios
 
-            termios.tcsetattr(self._tty, termios.TCSANOW, self._saved)  # type: ignore[arg-type]
-            self._saved = None
+            fcntl.ioctl(self._tty, termios.TCSETS, self._saved)
+            self._saved = b""
         if self._tty >= 0:
             os.close(self._tty)
             self._tty = -1

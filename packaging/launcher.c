@@ -1,5 +1,6 @@
 /* The program `ocirt`: find the interpreter and our package, and become them.
- * Plain calls of start, state, kill and delete are carried out here: quick.c.
+ * Plain calls of start, state, kill and delete are carried out here: quick.c.  So is the waiting
+ * of `run` and `exec`, which then take this program's place in memory again: attend.c.
  *
  * A console script as pip writes it costs 15 ms (it scans site-packages), a version manager's
  * shim 60.  This costs one exec.  Nothing is taken from the environment: not PATH, not PYTHON*.
@@ -43,8 +44,9 @@ static const char code[] =
     "m = type(sys)('ocirt')\n"
     "m.__path__ = [a[1] + '/ocirt']\n"
     "m.SITE = a[2]\n"
+    "m.PROGRAM = a[3]\n"
     "sys.modules['ocirt'] = m\n"
-    "del a[1:3]\n"
+    "del a[1:4]\n"
     "from ocirt.cli import console\n"
     "console()\n";
 
@@ -58,6 +60,7 @@ struct place {
     char dir[PATH_MAX];    /* holds ocirt/ */
     char site[PATH_MAX];   /* holds third-party packages; may be the same, may be empty */
     char python[PATH_MAX];
+    char program[PATH_MAX]; /* this very file; empty when unknown */
 };
 
 /* Write a path; 0 when it does not fit, or when nothing is there. */
@@ -74,7 +77,7 @@ __attribute__((format(printf, 3, 4))) static int find(char *path, int mode, cons
 }
 
 /* BIN, the directory of this very file: links followed, PATH not needed. */
-static int own_directory(char *bin)
+static int own_directory(char *bin, char *program)
 {
     ssize_t length = readlink("/proc/self/exe", bin, PATH_MAX - 1);
     if (length > 0) {
@@ -85,6 +88,7 @@ static int own_directory(char *bin)
         if (!name || !realpath(name, bin))
             return 0;
     }
+    memcpy(program, bin, PATH_MAX);
     char *slash = strrchr(bin, '/');
     if (!slash)
         return 0;
@@ -117,7 +121,7 @@ static int find_python(struct place *place, const char *bin, int minor)
 static int locate(struct place *place)
 {
     char bin[PATH_MAX];
-    int known = own_directory(bin);
+    int known = own_directory(bin, place->program);
     if (OCIRT_DIR[0]) {
         if (known)
             find_site(place, bin, "");
@@ -140,6 +144,8 @@ int main(int argc, char **argv)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) < 0)
             return FAILURE;
 
+    if (argc > 0 && (strcmp(argv[0], "ocirt run") == 0 || strcmp(argv[0], "ocirt exec") == 0))
+        return attend(argc, argv);
     int done = quick(argc, argv);
     if (done >= 0)
         return done;
@@ -149,7 +155,7 @@ int main(int argc, char **argv)
         return FAILURE;
     }
     const char *head[] = {place.python, "-I", "-S", "-B",      "-X",
-                          "utf8",       "-c", code, place.dir, place.site};
+                          "utf8",       "-c", code, place.dir, place.site, place.program};
     size_t heads = sizeof head / sizeof *head;
     size_t rest = argc > 0 ? (size_t)argc - 1 : 0;
     const char **args = calloc(heads + rest + 1, sizeof *args);

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 INIT = ROOT / "ocirt" / "init" / "ocirt-init"
 LAUNCHER = ROOT / "packaging" / "ocirt"
-LAUNCHER_SOURCES = ["launcher.c", "quick.c"]
+LAUNCHER_SOURCES = ["launcher.c", "quick.c", "attend.c"]
 
 FLAGS = ["-std=c11", "-Os", "-Wall", "-Wextra"]
 HARDENED = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]

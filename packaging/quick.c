@@ -9,7 +9,6 @@
 #define _GNU_SOURCE
 #include "quick.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -173,23 +172,22 @@ static int open_container(const struct call *call)
     return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* Returns the bytes of the record, which are never freed, or NULL. */
+/* Returns the bytes of the record, or NULL. */
 static char *read_file(int dir, uint32_t *size)
 {
+    static char data[LARGEST];
     struct stat st;
     int fd = openat(dir, "quick", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return NULL;
-    char *data = NULL;
+    int whole = 0;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
         st.st_size > (off_t)sizeof(struct head) && st.st_size < LARGEST) {
-        data = malloc((size_t)st.st_size);
         *size = (uint32_t)st.st_size;
-        if (data && read(fd, data, *size) != (ssize_t)*size)
-            data = NULL;
+        whole = read(fd, data, *size) == (ssize_t)*size;
     }
     close(fd);
-    return data;
+    return whole ? data : NULL;
 }
 
 static int read_record(int dir, struct record *record)
@@ -364,17 +362,31 @@ static int send_signal(const struct call *call, const struct record *record)
 /* The files of a container, in the order of their removal: the one that proves it comes last. */
 static const char *const files[] = {"quick", "exec.fifo", "config.json", "state.json", NULL};
 
+/* getdents64(2) */
+struct entry {
+    uint64_t inode;
+    int64_t next;
+    uint16_t bytes;
+    uint8_t kind;
+    char name[];
+};
+
+/* Not by readdir(3), which allocates: see attend.c. */
 static int only_known_files(int dir)
 {
-    int known = 1, copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *list = copy < 0 ? NULL : fdopendir(copy);
-    if (!list)
+    _Alignas(struct entry) char list[1024];
+    long length;
+    int known = 1;
+    if (lseek(dir, 0, SEEK_SET) < 0)
         return 0;
-    for (struct dirent *entry; (entry = readdir(list));)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            known &= one_of(entry->d_name, files);
-    closedir(list);
-    return known;
+    while ((length = syscall(SYS_getdents64, dir, list, sizeof list)) > 0)
+        for (long at = 0; at < length;) {
+            const struct entry *entry = (const void *)(list + at);
+            if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0)
+                known &= one_of(entry->name, files);
+            at += entry->bytes;
+        }
+    return known && length == 0;
 }
 
 /* The kernel says EBUSY for a moment after the last process is gone. */
@@ -405,9 +417,24 @@ static int delete(int dir, const struct call *call, const struct record *record)
     return rmdir(path) == 0 ? DONE : PYTHON;
 }
 
+static struct record record;
+
+int quick_end(const char *root, const char *id, long long pid)
+{
+    struct call call = {.root = root, .id = id};
+    int dir = open_container(&call);
+    if (dir < 0)
+        return PYTHON;
+    int done = PYTHON;
+    if (flock(dir, LOCK_EX | LOCK_NB) == 0 && read_record(dir, &record) == 0 &&
+        record.head.pid == pid)
+        done = delete(dir, &call, &record);
+    close(dir); /* Python would wait for the lock */
+    return done;
+}
+
 int quick(int argc, char **argv)
 {
-    static struct record record;
     struct call call = {0};
     if (argc < 3 || read_arguments(argv + 1, &call) < 0)
         return PYTHON;

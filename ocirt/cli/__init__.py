@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
 
             _print(version.text())
             return 0
-        settings = Settings(given)
+        settings = Settings(given, argv[: len(argv) - len(given.words)])
         log.configure(settings.log, json=settings.log_format == "json", level=settings.log_level)
         verb, *rest = given.words or ["help"]
         if given.help:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ocirt import log
+from ocirt.aside import Aside
 from ocirt.errors import Error
 from ocirt.exec import Wish, start
 from ocirt.handover import check_preserved
@@ -64,7 +65,8 @@ def run(arguments: Arguments, settings: Settings) -> int:
     if not waiting:
         return 0
     try:
-        return waiting[0].wait(started.pid, started.console)
+        aside = Aside("exec", wish.container_id)
+        return waiting[0].wait(started.pid, started.console, aside=aside)
     except BaseException:
         started.end()
         raise

@@ -53,4 +53,4 @@ def run(arguments: Arguments, settings: Settings) -> int:
     foreground = Foreground()  # before the container, so that no signal falls between
     made = restore(wish, images)
     create.report(made)
-    return attend(made, foreground, wish.root)
+    return attend(made, foreground, settings)

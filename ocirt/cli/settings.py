@@ -14,6 +14,8 @@ from ocirt.kernel.procfs import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ocirt.cli.options import Arguments, Row
 
 OPTIONS: tuple[Row, ...] = (
@@ -49,9 +51,11 @@ class Settings:
     criu: the program, by name or path.
     cdi_annotations, cdi_dirs: whether a config may name devices, and where to look for them.
     root_given: the caller named the state root, so that a missing one is an error of his.
+    words: the options as they were given, to start another ocirt with.
     """
 
-    def __init__(self, arguments: Arguments) -> None:
+    def __init__(self, arguments: Arguments, words: Sequence[str] = ()) -> None:
+        self.words = words
         if arguments.log_format not in ("text", "json"):
             raise Error(f"invalid log-format: {arguments.log_format}")
         if arguments.log_level and arguments.log_level not in log.LEVELS:
