@@ -373,6 +373,8 @@ def in_vm(argv: list[str], env: dict[str, str], options: argparse.Namespace) -> 
     script = f"mkdir -p /mnt/tmp && exec env {named} {shlex.join(argv)}"
     vm = [sys.executable, str(HERE / "vm.py"), "--share", str(options.folder),
           "--timeout", str(options.timeout), "--cwd", str(ROOT)]  # fmt: skip
+    if options.uml:
+        vm += ["--uml", str(options.uml)]
     if options.vng:
         vm += ["--vng", options.vng]
     for module in KERNEL_MODULES:
@@ -420,6 +422,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--patience", type=float, default=100, metavar="S",
                         help="what a step of a test may take in there")  # fmt: skip
     parser.add_argument("--vng", metavar="FILE", help="as for conformance/vm.py")
+    parser.add_argument("--uml", type=Path, metavar="FILE", help="as for conformance/vm.py")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the document there")
     parser.add_argument("--check", action="store_true",
                         help="exit with 1 when runc passes more than ocirt")  # fmt: skip
