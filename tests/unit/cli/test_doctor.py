@@ -274,10 +274,11 @@ def test_gpus_of_nvidia(machine, tmp_path):
     (tmp_path / "dev/nvidia1").unlink()
     found = rows(doctor.Machine(str(tmp_path)))
     assert found["devices", "NVIDIA GPU"][0] == "lacks"
-    (tmp_path / "proc/driver/nvidia/version").write_text("NVRM\n")
+    information = "proc/driver/nvidia/gpus/0000:01:00.0/information"
+    (tmp_path / information).write_text("Model: x\n")
     found = rows(doctor.Machine(str(tmp_path)))
     assert found["devices", "NVIDIA driver"] == (
-        "lacks", "/proc/driver/nvidia/version: names no version of the driver", "",
+        "lacks", f"/{information}: names no device minor", "",
     )  # fmt: skip
 
 
