@@ -62,6 +62,7 @@ REQUESTS = (
 
 
 VOLUMES = "/var/run/nvidia-container-devices/"  # mounts below it can ask as well
+CDI_HOOKS = ("/nvidia-cdi-hook", "/nvidia-ctk")  # hooks whose work the stage may do itself
 SITE = "/etc/ocirt"  # where a site may name variables of its own
 
 
@@ -160,6 +161,7 @@ class Draft:
         """Return what the requested devices add, as any part of the config to be checked."""
         wish, env = self.wish, (self.config.get("process") or {}).get("env") or ()
         annotations, mounts = self.config.get("annotations") or (), self.config.get("mounts") or ()
+        hooks = self.config.get("hooks") or {}
         # The stage costs a plain container these few looks, and not one import.
         if not (
             wish.devices
@@ -169,6 +171,7 @@ class Draft:
             or any(item.startswith(REQUESTS) for item in env)
             or any(key.startswith("ocirt.hpc/") for key in annotations)
             or any(mount["destination"].startswith(VOLUMES) for mount in mounts)
+            or any(hook["path"].endswith(CDI_HOOKS) for hook in hooks.get("createContainer") or ())
             or (os.path.exists(SITE) and _mentioned(env, annotations))
         ):
             return None
@@ -244,6 +247,7 @@ class Draft:
         if self.edits is not None:
             context.node_sources = self.edits.node_sources
             context.rdma_devices = self.edits.rdma_devices
+            context.links = self.edits.links
         if manager is not None:
             context.attach_files = manager.attach_files()
             context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""

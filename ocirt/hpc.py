@@ -33,6 +33,7 @@ def apply(
     site: str = "",
     profile: str = "",
     rootless: bool = False,
+    foreign: bool = False,
 ) -> Applied | None:
     """Return the config with the edits of what is asked for; None when that comes to nothing.
 
@@ -48,6 +49,7 @@ def apply(
     caller.site = site
     caller.profile = profile
     caller.rootless = rootless
+    caller.foreign = foreign
     return stage.run(config, caller)
 
 

@@ -9,9 +9,9 @@ an engine put it there, is replaced and never doubled.  Every edit keeps its ori
 CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of merging are those of
 the reference implementation, which engines use.  What CDI has no word for, the stage's own edits
 say in words of their own: `envDefault`, `envPrepend` and `envAppend` keep what is set already,
-`envUnset`, `rlimits`, `rdmaDevices` (to be moved in), `rdmaLimits`, `user`, `dropNamespaces`, and
-`dropHooks` and `dropMounts`, programs of prestart hooks and beginnings of destinations that other
-edits have taken the place of.
+`envUnset`, `rlimits`, `rdmaDevices` (to be moved in), `rdmaLimits`, `user`, `dropNamespaces`,
+`links`, symbolic links in the container, and `dropHooks` and `dropMounts`, hooks and beginnings of
+destinations that other edits have taken the place of.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Applied:
     origins       place in the copy (`mounts[5]`) -> origin (`nvidia.com/gpu=0: mounts[2]`)
     node_sources  path of a device node in the container -> the host's, where they differ
     rdma_devices  RDMA devices that move into the container's network namespace -> origin
+    links         (path, target, origin) of symbolic links to be made in the container
     tree          files that have to be made for the container, or None
     report        rows that explain each edit, and what was left out
 
@@ -68,6 +69,7 @@ class Applied:
         self.origins: dict[str, str] = {}
         self.node_sources: dict[str, str] = {}
         self.rdma_devices: dict[str, str] = {}
+        self.links: list[tuple[str, str, str]] = []
         self.tree: Tree | None = None
         self.report: list[dict[str, Any]] = []
 
@@ -415,11 +417,28 @@ def _hooks(draft: _Draft, edits: list[Edit]) -> None:
 
 
 def _drop_hooks(draft: _Draft, edits: list[Edit]) -> None:
-    if not (draft.config.get("hooks") or {}).get("prestart"):
-        return
-    names = {name for _, name in edits}
-    hooks = draft.part("hooks.prestart", [])
-    hooks[:] = [hook for hook in hooks if os.path.basename(hook["path"]) not in names]
+    for _, which in edits:
+        stage = which["hookName"]
+        held = (draft.config.get("hooks") or {}).get(stage) or ()
+        if any(is_dropped(hook, which) for hook in held):
+            hooks = draft.part(f"hooks.{stage}", [])
+            hooks[:] = [hook for hook in hooks if not is_dropped(hook, which)]
+
+
+def is_dropped(hook: dict[str, Any], which: dict[str, Any]) -> bool:
+    """Whether an item of `dropHooks` means a hook: by the name of its program, or as it is."""
+    if "program" in which:
+        return bool(os.path.basename(hook["path"]) == which["program"])
+    return _same_hook(hook, which)
+
+
+def _links(draft: _Draft, edits: list[Edit]) -> None:
+    """Of two links at one path the later counts; what is mounted there counts for more."""
+    mounted = {mount["destination"] for mount in draft.config.get("mounts") or ()}
+    made = {link["path"]: (link["target"], origin) for origin, link in edits}
+    draft.applied.links = [
+        (path, target, origin) for path, (target, origin) in made.items() if path not in mounted
+    ]
 
 
 def _drop_mounts(draft: _Draft, edits: list[Edit]) -> None:
@@ -509,6 +528,7 @@ KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
     "rdmaLimits": _rdma_limits,
     "dropMounts": _drop_mounts,
     "mounts": _mounts,
+    "links": _links,
     "dropHooks": _drop_hooks,
     "hooks": _hooks,
     "intelRdt": _intel_rdt,

@@ -6,6 +6,7 @@ A request is allowed by one of RULES, which the place that it came from decides.
 from __future__ import annotations
 
 from ocirt import log
+from ocirt_hpc.edits import is_dropped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class Notes:
     def report(self, sections: list[Section], config: dict[str, Any]) -> list[dict[str, Any]]:
         """Return a row for each edit of a config: what it is, who asked for it, what allowed it."""
         rows = []
-        hooks = (config.get("hooks") or {}).get("prestart") or ()
-        there = {hook["path"].rpartition("/")[2] for hook in hooks}
+        hooks = config.get("hooks") or {}
         process = config.get("process") or {}
         own = {
             "envDefault": {item.partition("=")[0] for item in process.get("env") or ()},
@@ -68,7 +68,11 @@ class Notes:
                 if kind == "dropMounts":
                     continue  # they were a way to ask, and nothing more
                 if kind == "dropHooks":
-                    items = [name for name in items if name in there]
+                    items = [
+                        which
+                        for which in items
+                        if any(is_dropped(hook, which) for hook in hooks.get(which["hookName"], ()))
+                    ]
                 for item in items if isinstance(items, list) else [items]:
                     what = describe(kind, item)
                     if what.partition("=" if kind == "envDefault" else " ")[0] in own.get(kind, ()):
@@ -96,11 +100,14 @@ def describe(kind: str, item: Any) -> str:
     if kind == "user":
         return f"{item['uid']}:{item['gid']}"
     if kind == "dropHooks":
-        return f"prestart hook {item} is left out: its work is done"
+        what = item.get("program") or " ".join([item["path"], *item.get("args", ())[1:3]])
+        return f"{item['hookName']} hook {what} is left out: its work is done"
     if kind == "rdmaDevices":
         return f"{item} moves into the container's network namespace"
     if kind == "rdmaLimits":
         return " ".join(item[key] if key == "device" else f"{key}={item[key]}" for key in item)
+    if kind == "links":
+        return f"{item['path']} -> {item['target']}"
     if kind == "netDevices":
         return f"{item['hostInterfaceName']} as {item['name']}"
     return str(item)

@@ -57,6 +57,8 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("nvidia", "capabilities"):         (["all"], "what NVIDIA_DRIVER_CAPABILITIES may ask for"),
     ("nvidia", "cuda-compat"):          (True,    "whether a newer libcuda of the image, made for"
                                                   " the host's driver, comes before the driver's"),
+    ("nvidia", "emulate-hooks"):        (True,    "whether the work of nvidia-cdi-hook is done"
+                                                  " here, and the hook left out"),
     ("nvidia", "nvml-timeout"):         (30,      "seconds that NVML may take, where nothing else"
                                                   " can tell; 0: it is never asked"),
     ("rdma",   "with-gpus"):            ("none",  "RDMA devices for a container with GPUs that asks"

@@ -36,6 +36,7 @@ class Caller:
     profile       the part of the site's settings that a config gets which names none, or ""
     rootfs        the container's root file system
     place         a directory for files of the container, which nobody has made yet
+    foreign       whether another runtime gets the config, and nothing that it has no word for
     """
 
     def __init__(self, rootfs: str, place: str) -> None:
@@ -47,6 +48,10 @@ class Caller:
         self.site = ""
         self.profile = ""
         self.rootless = False
+        self.foreign = False
+
+
+HOOKS = ("/nvidia-cdi-hook", "/nvidia-ctk")  # programs whose work the stage may do itself
 
 
 class _Stage:
@@ -149,6 +154,20 @@ class _Stage:
 
             self._libraries = Libraries()
         return self._libraries
+
+    def hooks(self, sections: list[Section]) -> list[Section]:
+        """The sections, with the work of NVIDIA's hooks in place of the hooks."""
+        held = [(self.config.get("hooks") or {}).get("createContainer") or ()]
+        held += [section.get("hooks") or () for _, section in sections]
+        paths = [hook["path"] for hooks in held for hook in hooks]
+        if not any(path.endswith(HOOKS) for path in paths) or self.caller.foreign:
+            return sections
+        from ocirt_hpc.nvidia import cdihooks
+
+        with Image(self.caller.rootfs) as image:
+            job = cdihooks.Job(self.host, image, self.tree, self.libraries)
+            job.compat = self.site["nvidia", "cuda-compat"]
+            return cdihooks.take_over(self.config, sections, job, self.notes)
 
     def loader(self) -> list[Section]:
         """The word to the image's loader where the libraries are that were given to it."""
@@ -277,10 +296,15 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
             sections += stage.nvidia()
             more = stage.kinds() + stage.parts()
             sections += stage.rdma(more) + more
+        if stage.site["nvidia", "emulate-hooks"]:
+            sections = stage.hooks(sections)
         sections += stage.loader()
     if not sections and not stage.notes.left_out:
         return None
     applied = edits.apply(config, sections, rootless=caller.rootless)
+    if caller.foreign:
+        for path, target, origin in applied.links:
+            stage.notes.leave_out(origin, f"another runtime makes no link {path} -> {target}")
     applied.tree = stage.tree or None
     applied.report = stage.notes.report(sections, config)
     return applied

@@ -157,6 +157,7 @@ def _inject(arguments: Arguments, settings: Settings) -> int:
         site=settings.hpc_config,
         profile=settings.hpc_profile,
         rootless=settings.rootless,
+        foreign=True,
     )
     if edits is not None:
         if edits.tree is not None:

@@ -12,15 +12,33 @@ int op_mkdir(struct init *in, const struct op *op)
 	return fd < 0 ? fd : 0;
 }
 
-/* SYMLINK target path */
+static bool is_link_to(int dir, const char *name, const char *target)
+{
+	char text[PATH_MAX];
+	ssize_t n = readlinkat(dir, name, text, sizeof text);
+
+	return n >= 0 && (size_t)n == strlen(target) && !memcmp(text, target, (size_t)n);
+}
+
+/* SYMLINK target path replace
+ * What is there already stays, unless it is to be replaced: a file or another link, never a
+ * directory or what is mounted. */
 int op_symlink(struct init *in, const struct op *op)
 {
-	const char *name;
+	const char *target = op->arg[0].s, *name;
 	owned_fd dir = root_parent(in, op->arg[1].s, &name);
 
 	if (dir < 0)
 		return dir;
-	return symlinkat(op->arg[0].s, dir, name) < 0 && errno != EEXIST ? -errno : 0;
+	if (symlinkat(target, dir, name) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return -errno;
+	if (!op->arg[2].i || is_link_to(dir, name, target))
+		return 0;
+	if (unlinkat(dir, name, 0) < 0)
+		return -errno;
+	return result(symlinkat(target, dir, name));
 }
 
 static bool same_device(const struct stat *st, mode_t mode, dev_t device)

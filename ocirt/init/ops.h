@@ -115,7 +115,7 @@
   X(34, set_attr, "siiii") \
   X(35, remount, "sis") \
   X(36, mkdir, "sii") \
-  X(37, symlink, "ss") \
+  X(37, symlink, "ssi") \
   X(38, node, "siiiiisi") \
   X(39, hook, "sllsssii") \
   X(40, pivot, "i") \
@@ -168,7 +168,7 @@
 /* set_attr: dest set clear propagation recursive */
 /* remount: dest flags data */
 /* mkdir: path mode how */
-/* symlink: target path */
+/* symlink: target path replace */
 /* node: path mode major minor uid gid source bind */
 /* hook: path argv env before after label index timeout */
 /* pivot: how */

@@ -53,6 +53,7 @@ class Context:
     cgroup_late     whether the cgroup namespace is entered from within the container's cgroup
     node_sources    where a device node's path on the host is not that in the container: the host's
     rdma_devices    RDMA devices to be moved in, name -> what asks for it
+    links           (path, target, origin) of symbolic links that devices need
     keep_fd         a descriptor that the program gets besides those that follow 2, or -1
     slots           the number of each descriptor that the plan calls by a word
     """
@@ -84,6 +85,7 @@ class Context:
         self.cgroup_mounts: Callable[[str, bool], list[tuple[str, str, str, str]]] = _no_cgroup
         self.node_sources: dict[str, str] = {}
         self.rdma_devices: dict[str, str] = {}
+        self.links: list[tuple[str, str, str]] = []
         self.slots: dict[str, int] = {}
 
     def in_user_namespace(self) -> bool:
@@ -178,6 +180,7 @@ INSIDE: tuple[Stage, ...] = (
     rootfs.prepare,              # private propagation before the first mount, or mounts leak out
     mounts.make,                 # in the order of config.json, which the spec makes binding
     devices.make,                # after mounts, because /dev is usually one of them
+    devices.links,
     hookpoints.before_pivot,     # prestart, createRuntime outside, then createContainer inside
     rootfs.pivot,
     _reopen_null,

@@ -76,11 +76,21 @@ def make(config: dict[str, Any], context: Context) -> list[Op]:
             args = (path, k.S_IFCHR | 0o666, major, minor, 0, 0, path, bind)
             ops.append(Op("node", args, "default devices", f"{path} c {major}:{minor}"))
     for target, path in LINKS:
-        ops.append(Op("symlink", (target, path), "default links", f"{path} -> {target}"))
+        ops.append(Op("symlink", (target, path, 0), "default links", f"{path} -> {target}"))
     if context.host.exists("/proc/kcore"):
         what = "/dev/core -> /proc/kcore"
-        ops.append(Op("symlink", ("/proc/kcore", "/dev/core"), "default links", what))
+        ops.append(Op("symlink", ("/proc/kcore", "/dev/core", 0), "default links", what))
     return ops
+
+
+def links(config: dict[str, Any], context: Context) -> list[Op]:
+    """Make the links that edits of devices ask for, but none in a /dev that is the host's."""
+    bound = context.links and dev_is_bound(config)
+    return [
+        Op("symlink", (target, path, 1), origin, f"{path} -> {target}")
+        for path, target, origin in context.links
+        if not (bound and path.startswith("/dev/"))
+    ]
 
 
 def _node(device: dict[str, Any], path: str, source: str, where: str, bind: int) -> Op:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 IN_PROC_ALLOWED = frozenset({
     "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
     "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled", "/proc/driver/nvidia",
+    "/proc/sys/crypto/fips_enabled", "/proc/driver/nvidia", "/proc/driver/nvidia/params",
 })  # fmt: skip
 
 
@@ -271,7 +271,7 @@ def _cgroup(dest: str, options: Options, where: str, context: Context) -> list[O
             args = (source, "", target, 1, attr, options.clear & ~attr, MAKE_DIR)
             ops.append(Op("bind", args, where, f"{source} on {target}"))
         elif kind == "symlink":
-            ops.append(Op("symlink", (source, target), where, f"{target} -> {source}"))
+            ops.append(Op("symlink", (source, target, 0), where, f"{target} -> {source}"))
         elif kind == "try":
             ops.append(Op("try", (), where, ""))
         else:

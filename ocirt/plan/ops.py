@@ -97,7 +97,7 @@ OPS: tuple[tuple[int, str, str, str], ...] = (
     (34, "set_attr",    "siiii",   "dest set clear propagation recursive"),
     (35, "remount",     "sis",     "dest flags data"),
     (36, "mkdir",       "sii",     "path mode how"),
-    (37, "symlink",     "ss",      "target path"),
+    (37, "symlink",     "ssi",     "target path replace"),
     (38, "node",        "siiiiisi", "path mode major minor uid gid source bind"),
     (39, "hook",        "sllsssii", "path argv env before after label index timeout"),
     (40, "pivot",       "i",       "how"),

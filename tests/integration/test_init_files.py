@@ -293,7 +293,7 @@ def test_links_of_the_image_end_in_the_image(rootfs, outside):
         op("mkdir", "/escape/a", 0o755, 0),
         op("mkdir", "/up/b", 0o755, 0),
         mount("tmpfs", "/escape/c"),
-        op("symlink", "x", "/escape/d"),
+        op("symlink", "x", "/escape/d", 0),
         op("node", "/up/e", 0o20666, 1, 3, 0, 0, "/dev/null", 0),
         bind("/etc/hostname", "/up/f"),
     ]
@@ -339,7 +339,7 @@ def test_an_image_whose_dev_is_a_link_gets_no_nodes_elsewhere(rootfs):
     (rootfs / "dev").symlink_to("tmp")
     null = op("node", "/dev/null", 0o20666, 1, 3, 0, 0, "/dev/null", 0)
     assert refused(rootfs, null) == (0, errno.ELOOP, "")
-    assert refused(rootfs, op("symlink", "x", "/dev/y")) == (0, errno.ELOOP, "")
+    assert refused(rootfs, op("symlink", "x", "/dev/y", 0)) == (0, errno.ELOOP, "")
     assert list((rootfs / "tmp").iterdir()) == []
 
 
@@ -403,8 +403,8 @@ def test_directories_and_links(rootfs):
     plan = [
         op("mkdir", "/new/deep", 0o1777, 0),
         op("mkdir", "/old", 0o755, 0),
-        op("symlink", "/target", "/some/link"),
-        op("symlink", "/target", "/kept"),
+        op("symlink", "/target", "/some/link", 0),
+        op("symlink", "/target", "/kept", 0),
     ]
     with contained(rootfs, *plan) as init:
         as_asked(init)
@@ -412,6 +412,28 @@ def test_directories_and_links(rootfs):
     assert stat.S_IMODE((rootfs / "old").stat().st_mode) == 0o700
     assert os.readlink(rootfs / "some/link") == "/target"
     assert (rootfs / "kept").is_file()
+
+
+def test_a_link_can_take_the_place_of_a_file_or_a_link(rootfs, outside):
+    (rootfs / "same").symlink_to("/target")
+    (rootfs / "other").symlink_to(outside)
+    (rootfs / "file").write_text("")
+    before = (rootfs / "same").lstat().st_ino
+    plan = [op("symlink", "/target", f"/{name}", 1) for name in ("same", "other", "file", "new")]
+    with contained(rootfs, *plan) as init:
+        as_asked(init)
+    for name in ("same", "other", "file", "new"):
+        assert os.readlink(rootfs / name) == "/target"
+    assert (rootfs / "same").lstat().st_ino == before
+    assert outside.is_dir()
+
+
+def test_a_link_takes_the_place_of_no_directory_and_no_mount(rootfs):
+    (rootfs / "folder").mkdir()
+    assert refused(rootfs, op("symlink", "x", "/folder", 1)) == (0, errno.EISDIR, "")
+    (rootfs / "file").write_text("")
+    plan = [bind("/etc/hostname", "/file"), op("symlink", "x", "/file", 1)]
+    assert refused(rootfs, *plan) == (1, errno.EBUSY, "")
 
 
 def test_a_file_is_no_directory(rootfs):

@@ -85,6 +85,16 @@ def put(bundle, source, destination=None):
     shutil.copy(source, path)
 
 
+def put_glibc(bundle, program, folder=""):
+    """Put what a program loads where the host has it, or into a folder; the loader in its place."""
+    text = subprocess.run(["ldd", bundle.inside(program)], capture_output=True, text=True).stdout
+    for word in text.split():
+        if word.startswith("/"):
+            put(bundle, word, folder + os.path.basename(word) if folder else word)
+            if "ld-linux" in word:
+                put(bundle, word)
+
+
 # --- nodes and rules
 
 
@@ -149,13 +159,7 @@ def test_the_hook_of_dockers_gpus_is_replaced(runtime, bundle, gpus):
 def test_a_glibc_program_finds_the_driver(runtime, bundle, gpus, layout, workdir):
     b = bundle("/bin/cuda", root={"path": "rootfs", "readonly": layout == "read-only"})
     build(b.inside("/bin/cuda"), PROGRAM)
-    text = subprocess.run(["ldd", b.inside("/bin/cuda")], capture_output=True, text=True).stdout
-    for word in text.split():
-        if word.startswith("/"):
-            folder = "/lib64/" if layout == "rocky" else ""
-            put(b, word, folder + os.path.basename(word) if folder else word)
-            if "ld-linux" in word:
-                put(b, word)
+    put_glibc(b, "/bin/cuda", "/lib64/" if layout == "rocky" else "")
     put(b, LDCONFIG, "/sbin/ldconfig")
     if layout == "rocky":
         os.makedirs(b.inside("/usr"), exist_ok=True)
@@ -190,6 +194,52 @@ def test_a_static_image_gets_nodes_and_no_cache(runtime, bundle, gpus):
     b = bundle.sh("ls /dev/nvidia2; ls /etc/ld.so.cache 2>&1 | tail -c 10")
     result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
     assert result.out.splitlines() == ["/dev/nvidia2", "directory"], str(result)
+
+
+# --- what an engine has applied of a CDI file
+
+
+def cdi_hook(*args):
+    """Return a hook whose program no machine has: nobody may run it."""
+    return {"path": "/nonexistent/nvidia-cdi-hook", "args": ["nvidia-cdi-hook", *args]}
+
+
+@needs_gcc
+@needs_ldconfig
+def test_the_work_of_nvidia_cdi_hook_is_done_without_it(runtime, bundle, gpus):
+    b = bundle("/bin/cuda")
+    build(b.inside("/bin/cuda"), PROGRAM)
+    put_glibc(b, "/bin/cuda")
+    folder, name = "/opt/driver", f"libcuda.so.{machines.VERSION}"
+    source = f"{gpus.root}/usr/lib/x86_64-linux-gnu/{name}"
+    mount = {"destination": f"{folder}/{name}", "source": source, "options": ["bind", "ro"]}
+    b.put(f"{folder}/libcuda.so", "an old one")
+    b.config["mounts"].append(mount)
+    hooks = [
+        cdi_hook("create-symlinks", "--link", f"libcuda.so.1::{folder}/libcuda.so",
+                 "--link", "../card1::/dev/dri/by-path/pci-0000:07:00.0-card"),
+        cdi_hook("update-ldcache", "--folder", folder),
+        cdi_hook("update-application-profile"),
+    ]  # fmt: skip
+    b.patch(hooks={"createContainer": hooks})
+    result = run(runtime, gpus, b)
+    assert result.out.strip() == f"42 {folder}/libcuda.so.1", str(result)
+    assert os.readlink(b.inside(f"{folder}/libcuda.so.1")) == name
+    assert os.readlink(b.inside(f"{folder}/libcuda.so")) == "libcuda.so.1"
+    # A second start finds everything as it has to be.
+    assert run(runtime, gpus, b).out == result.out
+
+
+def test_such_a_hook_alone_wakes_the_stage(runtime, bundle):
+    b = bundle.sh("readlink /opt/a.so")
+    b.patch(hooks={"createContainer": [cdi_hook("create-symlinks", "--link", "b::/opt/a.so")]})
+    assert runtime("run", "--bundle", b.path, b.id).out.strip() == "b"
+
+
+def test_a_command_that_nobody_knows_is_run_as_a_hook(runtime, bundle, gpus):
+    b = bundle("true")
+    b.patch(hooks={"createContainer": [cdi_hook("novel")]})
+    runtime.check_refusal(run(runtime, gpus, b), "", "/nonexistent/nvidia-cdi-hook")
 
 
 # --- hostile images

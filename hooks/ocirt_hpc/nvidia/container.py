@@ -9,6 +9,9 @@ image is covered, and it is the same for every distribution.
 
 from __future__ import annotations
 
+import os
+
+from ocirt import jsonio
 from ocirt.errors import ConfigError
 from ocirt_hpc.ldcache import Entry
 from ocirt_hpc.nvidia.driver import CONTROL, GPU_MAJOR, MODESET, PROC
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from ocirt_hpc.host import Node
+    from ocirt_hpc.host import Host, Node
     from ocirt_hpc.nvidia.choice import Chosen
     from ocirt_hpc.nvidia.driver import Driver, Gpu
     from ocirt_hpc.nvidia.files import File
@@ -45,6 +48,10 @@ LINKS = {
 }
 
 GRAPHIC = {"graphics", "video", "display"}
+
+PARAMS = f"{PROC}/params"
+PROFILE = "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf"
+MOST_MINORS = 64
 
 
 # --- device nodes
@@ -112,6 +119,18 @@ def _drm(driver: Driver, gpu: Gpu) -> list[Node]:
     return found
 
 
+def drm_links(driver: Driver, chosen: Iterable[Chosen]) -> dict[str, Any]:
+    """Return the links that udev makes to the nodes below /dev/dri, by PCI address."""
+    made = []
+    for one in chosen:
+        for node in _drm(driver, one.gpu):
+            name = os.path.basename(node.path)
+            kind = "card" if name.startswith("card") else "render"
+            path = f"/dev/dri/by-path/pci-{one.gpu.address}-{kind}"
+            made.append({"path": path, "target": f"../{name}"})
+    return {"links": made}
+
+
 # --- files
 
 
@@ -159,12 +178,11 @@ def proc_edits(driver: Driver, chosen: Iterable[Chosen], tree: Tree) -> dict[str
     """
     base = "proc-driver-nvidia"
     source = tree.folder(base)
-    for name in ("version", "registry", "params"):
-        text = driver.host.text(f"{PROC}/{name}")
-        if text is not None:
-            if name == "params":
-                text = text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0")
-            tree.file(f"{base}/{name}", f"{text}\n".encode())
+    for name in ("version", "registry"):
+        _copy(driver, name, f"{base}/{name}", tree)
+    text = params(driver.host)
+    if text is not None:
+        tree.file(f"{base}/params", text.encode())
     tree.folder(f"{base}/gpus")
     for one in chosen:
         folder = f"gpus/{one.gpu.folder}"
@@ -180,6 +198,29 @@ def proc_edits(driver: Driver, chosen: Iterable[Chosen], tree: Tree) -> dict[str
         "options": ["bind", "ro", "nosuid", "nodev", "noexec", "private"],
     }
     return {"mounts": [mount]}
+
+
+def params(host: Host) -> str | None:
+    """Return the driver's parameters for a container, or None when there are none."""
+    text = host.text(PARAMS)
+    return text and text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0") + "\n"
+
+
+def profile_edits(minors: Iterable[int], tree: Tree) -> dict[str, Any]:
+    """Return the mount that has EGL and Vulkan see the GPUs with these minors alone.
+
+    Source: driver README, "Application Profiles"; libnvidia-container and nvidia-cdi-hook write
+    the same.
+    """
+    mask = sum(1 << minor for minor in {*minors} if 0 <= minor < MOST_MINORS)
+    if not mask:
+        return {}
+    profile = {"name": "_container_", "settings": ["EGLVisibleDGPUDevices", mask]}
+    rule: dict[str, Any] = {"pattern": [], "profile": profile["name"]}
+    text = jsonio.dumps({"profiles": [profile], "rules": [rule]})
+    source = tree.file("nvidia-application-profile", f"{text}\n".encode())
+    options = list(OPTIONS["config"])
+    return {"mounts": [{"containerPath": PROFILE, "hostPath": source, "options": options}]}
 
 
 def _copy(driver: Driver, name: str, path: str, tree: Tree) -> None:

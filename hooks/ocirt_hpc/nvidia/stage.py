@@ -65,6 +65,11 @@ def sections(
     ]
     # A machine that is only a directory has no procfs to cover.
     overlay = {} if host.root else container.proc_edits(loaded, chosen, tree)
+    profile = (
+        container.profile_edits((one.gpu.minor for one in chosen), tree)
+        if wanted & container.GRAPHIC
+        else {}
+    )
     if request.compat and "compute" in wanted:
         entries = ldcache.merge(compat.find(image, loaded.version), entries)
     libraries.add(asked.origin, entries, folders)
@@ -75,10 +80,13 @@ def sections(
     }
     edits = [
         node_edits(nodes),
+        container.drm_links(loaded, chosen) if wanted & container.GRAPHIC else {},
         {"mounts": [place]},
         mounts,
         overlay,
-        {"dropHooks": list(HOOKS), "dropMounts": [VOLUMES]},
+        profile,
+        {"dropHooks": [{"hookName": "prestart", "program": name} for name in HOOKS]},
+        {"dropMounts": [VOLUMES]},
     ]
     if job is not None:
         # The job's numbers mean nothing where GPUs count from 0.

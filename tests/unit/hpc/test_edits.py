@@ -325,6 +325,7 @@ def test_a_hook_that_the_stage_replaces_goes(acme):
     base = config()
     ours = {"path": "/usr/bin/nvidia-container-runtime-hook", "args": ["x", "prestart"]}
     base["hooks"] = {"prestart": [{"path": "/proc/1/exe"}, ours], "poststop": [ours]}
-    made = edited(acme, base, dropHooks=["nvidia-container-runtime-hook"])
+    which = {"hookName": "prestart", "program": "nvidia-container-runtime-hook"}
+    made = edited(acme, base, dropHooks=[which])
     assert made.config["hooks"] == {"prestart": [{"path": "/proc/1/exe"}], "poststop": [ours]}
     assert len(base["hooks"]["prestart"]) == 2

@@ -126,6 +126,25 @@ def test_graphics_wants_the_nodes_of_drm(tmp_path):
     assert (found["/dev/dri/card1"], found["/dev/dri/renderD128"]) == ((226, 1), (226, 128))
 
 
+def test_graphics_has_the_links_of_udev_and_a_profile(tmp_path, rootfs):
+    machine = workstation(tmp_path / "host")
+    install(machine)
+    path = "/sys/bus/pci/devices/0000:65:00.0/drm"
+    machine.write(f"{path}/card1/dev", "226:1\n")
+    machine.write(f"{path}/renderD128/dev", "226:128\n")
+    env = ["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_DRIVER_CAPABILITIES=graphics"]
+    made, tree = sections(machine, rootfs, *env)
+    links = [link for _, section in made for link in section.get("links", ())]
+    assert {link["path"]: link["target"] for link in links} == {
+        "/dev/dri/by-path/pci-0000:65:00.0-card": "../card1",
+        "/dev/dri/by-path/pci-0000:65:00.0-render": "../renderD128",
+    }
+    assert b'"EGLVisibleDGPUDevices",1]' in tree.files["nvidia-application-profile"]
+    made, tree = sections(machine, rootfs, env[0])
+    assert not any("links" in section for _, section in made)
+    assert "nvidia-application-profile" not in tree.files
+
+
 def test_a_module_that_is_not_loaded_is_named_with_the_command(tmp_path):
     machine = workstation(tmp_path)
     del machine.devices["nvidia-uvm"]
