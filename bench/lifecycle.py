@@ -17,6 +17,8 @@ Memory is taken in rounds of its own, below busybox: a process begins its life w
 of the program that it was forked from, and ours is a large one.  So about 1.4 MiB is the
 least that a command can show.
 
+Phases are what `ocirt --trace-time` prints, in rounds of their own.
+
 Where `perf` can count them, the instructions of each command (its children and the init up
 to the gate included) are printed too: they hardly change when the machine is busy.
 
@@ -55,6 +57,7 @@ VERBS = ("create", "start", "state", "kill", "delete")
 CGROUP = "ocirt-bench"
 RUNTIMES = ("ocirt", "runc", "crun")
 BUDGET_INIT_KIB = 1024
+PHASE_ROUNDS = 10
 
 CLONE_NEWNS = 0x20000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
@@ -103,6 +106,7 @@ class Runtime:
     cpu: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     instructions: dict[str, int] = field(default_factory=dict)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)  # us, by verb
 
     def command(self, verb: str, *args: str) -> list[str]:
         return [self.path, "--root", self.root, verb, *args]
@@ -296,6 +300,34 @@ class Bench:
             time.sleep(0.01)
         raise BenchError("run: the program has not begun after 10 s")
 
+    # -- where the time goes ---------------------------------------------------------------
+
+    def measure_phases(self, runtime: Runtime, rounds: int) -> None:
+        """Take the medians of what `--trace-time` tells, for who knows that option."""
+        if "--trace-time" not in self.told(runtime.path, "--help"):
+            return
+        seen: dict[str, dict[str, list[int]]] = {}
+        for _ in range(rounds):
+            container_id = self.new_id()
+            make = ("--bundle", self.sleeper, "--pid-file", self.pid_file)
+            for verb, args in (
+                ("create", (*make, container_id)),
+                ("exec", (container_id, "/bin/true")),
+                ("run", ("--bundle", self.short, self.new_id())),
+            ):
+                self.call([runtime.path, "--root", runtime.root, "--trace-time", verb, *args])
+                for phase, spent in phases(self.said()).items():
+                    seen.setdefault(verb, {}).setdefault(phase, []).append(spent)
+            self.call(runtime.command("delete", "--force", container_id))
+            self.reap()
+        for verb, found in seen.items():
+            runtime.phases[verb] = {name: statistics.median(each) for name, each in found.items()}
+
+    def told(self, *argv: str) -> str:
+        self.call(list(argv))
+        with open(self.output, encoding="utf-8") as file:
+            return file.read()
+
     # -- many at once --------------------------------------------------------------------
 
     def parallel(self, runtime: Runtime, number: int) -> float:
@@ -390,6 +422,12 @@ def instructions(report: str) -> int:
     return int(counts[0]) if counts and counts[0].isdigit() else 0
 
 
+def phases(text: str) -> dict[str, int]:
+    """Return {phase: microseconds} from what `ocirt --trace-time` prints."""
+    rows = [line.partition(" us")[0].rsplit(None, 1) for line in text.splitlines() if " us" in line]
+    return {name.strip(): int(spent) for name, spent in rows}
+
+
 def cgroup_folders() -> list[str]:
     found = [f"/sys/fs/cgroup/{CGROUP}", *glob.glob(f"/sys/fs/cgroup/*/{CGROUP}")]
     return [path for path in found if os.path.exists(f"{path}/cgroup.procs")]
@@ -446,6 +484,7 @@ def summary(runtime: Runtime) -> dict[str, Any]:
         "cpu_ms": short(runtime.cpu),
         "memory_kib": runtime.memory,
         "instructions": runtime.instructions,
+        "phases_us": runtime.phases,
     }
 
 
@@ -511,6 +550,14 @@ def report(result: dict[str, Any]) -> str:
             counts += [sum(counts), one["instructions"]["run"]]
             rows[name] = [f"{count / 1e6:.1f}" for count in counts]
         parts.append(table("million instructions", wall, rows))
+    for one in runtimes.values():
+        traced = one["phases_us"]
+        names = dict.fromkeys(name for found in traced.values() for name in found)
+        if names:
+            rows = {
+                name: [f"{found.get(name, 0):.0f}" for found in traced.values()] for name in names
+            }
+            parts.append(table("phases, wall us: median", tuple(traced), rows))
     if result["parallel"]:
         number, each = result["parallel"]["number"], result["parallel"]["wall_ms"]
         rows = {name: [f"{value:.1f}"] for name, value in each.items()}
@@ -599,6 +646,8 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
                 bench.measure_waiting_run(runtime)
             for runtime in bench.runtimes * (3 if bench.perf else 0):
                 bench.each_verb(bench.count, runtime)
+        for runtime in bench.runtimes:
+            bench.measure_phases(runtime, min(rounds, PHASE_ROUNDS))
         if args.parallel:
             for runtime in bench.runtimes:
                 parallel[runtime.name] = bench.parallel(runtime, args.parallel)

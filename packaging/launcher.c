@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef OCIRT_DIR
@@ -135,6 +136,21 @@ static int locate(struct place *place)
     return minor && find_python(place, bin, minor);
 }
 
+/* For --trace-time: when we began, and what CPU time the exec had taken; see ocirt/cli/trace.py. */
+static void note_time(char **argv)
+{
+    char text[64];
+    struct timespec now, spent;
+    while (*argv && strcmp(*argv, "--trace-time") != 0)
+        argv++;
+    if (!*argv || clock_gettime(CLOCK_MONOTONIC, &now) < 0 ||
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent) < 0)
+        return;
+    snprintf(text, sizeof text, "%lld%09ld %lld%09ld", (long long)now.tv_sec, now.tv_nsec,
+             (long long)spent.tv_sec, spent.tv_nsec);
+    setenv("OCIRT_TRACE_TIME", text, 1);
+}
+
 int main(int argc, char **argv)
 {
     static struct place place;
@@ -146,6 +162,7 @@ int main(int argc, char **argv)
 
     if (argc > 0 && (strcmp(argv[0], "ocirt run") == 0 || strcmp(argv[0], "ocirt exec") == 0))
         return attend(argc, argv);
+    note_time(argv);
     int done = quick(argc, argv);
     if (done >= 0)
         return done;

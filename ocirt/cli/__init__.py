@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+
+BEGAN = time.monotonic_ns()  # for --trace-time
 
 from ocirt import log
 from ocirt.cli import options
@@ -86,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
             return _help(rest)
         if verb not in COMMANDS:
             return _unknown(verb)
-        code = _run(verb, rest, settings)
+        code = _timed(verb, rest, settings) if given.trace_time else _run(verb, rest, settings)
         _print()
         log.finish()
         return code
@@ -122,6 +125,16 @@ def _run(verb: str, argv: Sequence[str], settings: Settings) -> int:
         return _misuse(error, verb)
     code: int = module.run(arguments, settings)
     return code
+
+
+def _timed(verb: str, argv: Sequence[str], settings: Settings) -> int:
+    from ocirt.cli.trace import Trace
+
+    trace = Trace(verb, BEGAN)
+    try:
+        return _run(verb, argv, settings)
+    finally:
+        trace.report()
 
 
 def _help(words: Sequence[str]) -> int:

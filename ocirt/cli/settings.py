@@ -38,6 +38,7 @@ OPTIONS: tuple[Row, ...] = (
     ("hpc-profile", "", "NAME", "", "what the site adds: [profile.NAME] of its settings"),
     ("criu", "", "PATH", "criu", "the CRIU that checkpoint and restore use"),
     ("rootless", "", "WHEN", "auto", "go without what only root can do: true, false or auto"),
+    ("trace-time", "", "", False, "print on stderr where the time of the verb went"),
     ("version", "v", "", False, "print the version"),
 )
 

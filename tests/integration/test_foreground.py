@@ -315,3 +315,34 @@ console()
     assert process.wait(PATIENCE) == 5
     with contextlib.suppress(FileNotFoundError):
         assert os.listdir(runtime.root) == []
+
+
+# --- where the time goes
+
+
+@pytest.mark.parametrize("verb", ["create", "run", "exec"])
+def test_the_phases_of_a_verb_are_printed(runtime, bundle, verb):
+    hook = {"path": "/bin/sleep", "args": ["sleep", "0.2"]}
+    b = bundle("true", hooks={"createRuntime": [hook]}) if verb != "exec" else bundle.sleeping()
+    words = ["--bundle", b.path, b.id]
+    if verb == "exec":
+        runtime.started(b)
+        words = [b.id, "true"]
+    with open(f"{b.path}/times", "w") as times:
+        assert runtime("--trace-time", verb, *words, stdout=times, stderr=times).code == 0
+    lines = read(f"{b.path}/times").splitlines()
+    assert lines[0] == f"ocirt: {verb}: where the time went"
+    found = {line[:14].strip(): int(line[14:].split()[0]) for line in lines[1:]}
+    assert found.keys() >= {
+        "exec",
+        "interpreter",
+        "modules",
+        "check",
+        "compile",
+        "init ops",
+        "total",
+    }
+    assert sum(found.values()) == 2 * found["total"]
+    if verb != "exec":
+        assert found["hooks"] >= 200_000
+        assert found.keys() >= {"read", "cgroup", "state"}
