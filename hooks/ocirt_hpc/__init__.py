@@ -14,7 +14,7 @@ cdi.py       which CDI files there are, and what they say (rules.py: what they m
 nvidia/      NVIDIA's GPUs
 rdma.py      InfiniBand, RoCE, iWARP (exclusive.py: where each is in one network namespace)
 kinds.py     devices that are nodes and nothing more, by one table
-topology.py  how near devices are to each other
+topology.py  how near devices are to each other (cpuset.py: and to CPUs and memory)
 loader.py    how an image's programs find the libraries (ldcache.py, elf.py)
 optional.py  packages that need not be installed
 tree.py      files that are made for one container

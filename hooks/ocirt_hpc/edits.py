@@ -9,9 +9,9 @@ an engine put it there, is replaced and never doubled.  Every edit keeps its ori
 CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of merging are those of
 the reference implementation, which engines use.  What CDI has no word for, the stage's own edits
 say in words of their own: `envDefault`, `envPrepend` and `envAppend` keep what is set already,
-`envUnset`, `rlimits`, `rdmaDevices` (to be moved in), `rdmaLimits`, `user`, `dropNamespaces`,
-`links`, symbolic links in the container, and `dropHooks` and `dropMounts`, hooks and beginnings of
-destinations that other edits have taken the place of.
+`envUnset`, `rlimits`, `rdmaDevices` (to be moved in), `rdmaLimits`, `cpuset`, `user`,
+`dropNamespaces`, `links`, symbolic links in the container, and `dropHooks` and `dropMounts`,
+hooks and beginnings of destinations that other edits have taken the place of.
 """
 
 from __future__ import annotations
@@ -491,6 +491,22 @@ def _drop_namespaces(draft: _Draft, edits: list[Edit]) -> None:
             del sysctl[key]
 
 
+def has_cpuset(config: dict[str, Any]) -> bool:
+    """Whether a config says itself where its container runs."""
+    cpu = ((config.get("linux") or {}).get("resources") or {}).get("cpu") or {}
+    return bool(cpu.get("cpus") or cpu.get("mems"))
+
+
+def _cpuset(draft: _Draft, edits: list[Edit]) -> None:
+    """What the config says itself stays."""
+    if has_cpuset(draft.config):
+        return
+    origin, wanted = edits[-1]
+    draft.part("linux.resources.cpu", {}).update(wanted)
+    for field in wanted:
+        draft.applied.origins[f"linux.resources.cpu.{field}"] = origin
+
+
 def _additional_gids(draft: _Draft, edits: list[Edit]) -> None:
     if not draft.config.get("process"):
         return
@@ -526,6 +542,7 @@ KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
     "netDevices": _net_devices,
     "rdmaDevices": _rdma_devices,
     "rdmaLimits": _rdma_limits,
+    "cpuset": _cpuset,
     "dropMounts": _drop_mounts,
     "mounts": _mounts,
     "links": _links,

@@ -189,14 +189,16 @@ def choose(name: str, found: list[Device], names: Iterable[str]) -> list[Device]
 # --- what a container needs
 
 
-def edits(host: Host, name: str, row: Row, one: Asked) -> tuple[list[Node], dict[str, Any]] | None:
-    """Return the nodes and other edits for a kind; None when the host has no such devices.
+def edits(
+    host: Host, name: str, row: Row, one: Asked
+) -> tuple[list[Device], list[Node], dict[str, Any]] | None:
+    """Return devices, nodes and other edits for a kind; None when the host has no such devices.
 
     ConfigError when devices were named that there are not.
     """
     with At(one.where):
         extra = [node for node in map(host.node, field(row, "with")) if node is not None]
-        chosen = []
+        chosen: list[Device] = []
         if field(row, "find"):
             chosen = choose(name, find(host, row), one.names)
             if not chosen:
@@ -211,4 +213,4 @@ def edits(host: Host, name: str, row: Row, one: Asked) -> tuple[list[Node], dict
         for path in field(row, "mounts")
         if host.exists(path)
     ]
-    return nodes, {"mounts": mounts}
+    return chosen, nodes, {"mounts": mounts}

@@ -6,7 +6,7 @@ A request is allowed by one of RULES, which the place that it came from decides.
 from __future__ import annotations
 
 from ocirt import log
-from ocirt_hpc.edits import is_dropped
+from ocirt_hpc.edits import has_cpuset, is_dropped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Notes:
     def __init__(self) -> None:
         self.rules: dict[str, str] = {}
         self.left_out: list[tuple[str, str]] = []
+        self.advice: list[tuple[str, str]] = []
 
     def allow(self, asked: Asked) -> None:
         """Note what allows a request."""
@@ -53,6 +54,10 @@ class Notes:
         log.debug(f"{origin}: {why}; left out")
         self.left_out.append((origin, why))
 
+    def suggest(self, origin: str, what: str) -> None:
+        """Note what would do the container good, and is not done."""
+        self.advice.append((origin, what))
+
     def report(self, sections: list[Section], config: dict[str, Any]) -> list[dict[str, Any]]:
         """Return a row for each edit of a config: what it is, who asked for it, what allowed it."""
         rows = []
@@ -61,6 +66,7 @@ class Notes:
         own = {
             "envDefault": {item.partition("=")[0] for item in process.get("env") or ()},
             "rlimits": {limit["type"] for limit in process.get("rlimits") or ()},
+            "cpuset": {"cpus"} if has_cpuset(config) else (),
         }
         for origin, section in sections:
             rule = self.rules.get(origin, COMMAND_LINE)
@@ -80,6 +86,8 @@ class Notes:
                     rows.append({"edit": kind, "what": what, "from": origin, "allowed": rule})
         for origin, why in self.left_out:
             rows.append({"edit": "", "what": why, "from": origin, "allowed": "left out"})
+        for origin, what in self.advice:
+            rows.append({"edit": "", "what": what, "from": origin, "allowed": "advice"})
         return rows
 
 
@@ -97,6 +105,8 @@ def describe(kind: str, item: Any) -> str:
         return f"{item['hookName']} {item['path']}"
     if kind == "dropNamespaces":
         return f"no {item} namespace of its own"
+    if kind == "cpuset":
+        return f"cpus {item['cpus']}, mems {item['mems']}"
     if kind == "user":
         return f"{item['uid']}:{item['gid']}"
     if kind == "dropHooks":

@@ -75,6 +75,8 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("rdma",   "hints"):                (True,    "whether UCX_NET_DEVICES and NCCL_IB_HCA are set"
                                                   " where they are not"),
     ("rdma",   "hide-others"):          (True,    "whether sysfs lists only the given devices"),
+    ("topology", "cpuset"):             ("suggest", "CPUs and memory nearest to the devices:"
+                                                  " suggest (in explain), apply, off"),
 }  # fmt: skip
 
 
@@ -83,6 +85,7 @@ WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "trigger"): ("requested", "always", "never"),
     ("rdma", "with-gpus"): ("none", "nearest", "all"),
     ("rdma", "move"): ("never", "caller", "any"),
+    ("topology", "cpuset"): ("suggest", "apply", "off"),
     ("user", "mode"): ("image", "fixed", "caller", "env"),
     ("user", "home"): ("none", "bind", "tmpfs"),
 }

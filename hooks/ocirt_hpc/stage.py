@@ -74,6 +74,7 @@ class _Stage:
         self.native = self._native()  # what needs no CDI file; no longer among the others
         self._libraries: Libraries | None = None
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
+        self.nics: list[Pci] = []
 
     def _cdi_files(self) -> list[cdi.File]:
         if self.files is None:
@@ -200,6 +201,7 @@ class _Stage:
         if not chosen:
             self.notes.leave_out(asked.origin, "this host has no RDMA device")
             return []
+        self.nics = [one.device.pci for one in chosen if one.device.pci is not None]
         sections = [edits.node_edits(nodes)]
         if exclusive.own_network(self.config, more) and exclusive.active(self.host):
             why = exclusive.refusal(asked, self.site["rdma", "move"], rootless=self.caller.rootless)
@@ -222,6 +224,21 @@ class _Stage:
             sections.append(rdma.hint_edits(chosen))
         return [(asked.origin, section) for section in sections]
 
+    def cpuset(self) -> list[Section]:
+        """The CPUs and the memory near the devices."""
+        if not self.gpus and not self.nics:
+            return []
+        from ocirt_hpc import cpuset
+
+        return cpuset.sections(
+            self.config,
+            self.host,
+            self.gpus or self.nics,
+            self.notes,
+            self.site["topology", "cpuset"],
+            rootless=self.caller.rootless,
+        )
+
     def kinds(self) -> list[Section]:
         """Devices that are nodes and nothing more."""
         from ocirt_hpc import kinds
@@ -235,7 +252,9 @@ class _Stage:
                 self.notes.leave_out(asked.origin, "this host has no such device")
                 continue
             self.notes.allow(asked)
-            nodes, more = made
+            chosen, nodes, more = made
+            places = (self.host.pci(one.address) for one in chosen if one.address)
+            self.gpus += [pci for pci in places if pci is not None]
             sections += [(asked.origin, edits.node_edits(nodes)), (asked.origin, more)]
         return sections
 
@@ -295,7 +314,7 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
         else:
             sections += stage.nvidia()
             more = stage.kinds() + stage.parts()
-            sections += stage.rdma(more) + more
+            sections += stage.rdma(more) + more + stage.cpuset()
         if stage.site["nvidia", "emulate-hooks"]:
             sections = stage.hooks(sections)
         sections += stage.loader()

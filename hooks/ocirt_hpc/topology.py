@@ -6,7 +6,10 @@
     NODE  several host bridges of one NUMA node
     SYS   the link between CPUs
 
-Source: Linux, Documentation/PCI/sysfs-pci.rst; nvidia-smi(1), "topo".
+NVLink is not among them: procfs and sysfs do not tell who is linked to whom.
+
+Source: Linux, Documentation/PCI/sysfs-pci.rst, Documentation/ABI/stable/sysfs-devices-node;
+nvidia-smi(1), "topo".
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import TypeVar
 
-    from ocirt_hpc.host import Pci
+    from ocirt_hpc.host import Host, Pci
 
     Thing = TypeVar("Thing")
+
+NODES = "/sys/devices/system/node"
 
 # From near to far.
 CLASSES = ("X", "PIX", "PXB", "PHB", "NODE", "SYS")
@@ -37,12 +42,22 @@ def distance(one: Pci, other: Pci) -> str:
         return "PIX" if max(len(mine), len(theirs)) - shared <= 2 else "PXB"
     if shared == 1:
         return "PHB"
-    return "NODE" if numa(one) == numa(other) else "SYS"
+    node = numa(one)
+    return "NODE" if node == numa(other) and node is not None else "SYS"
 
 
-def numa(one: Pci) -> int:
-    """Return the NUMA node; a machine of one node may say -1, which is 0."""
-    return max(one.number("numa_node") or 0, 0)
+def numa(one: Pci) -> int | None:
+    """Return the NUMA node, or None when it is not known; of a machine of one node that is 0."""
+    number = one.number("numa_node")
+    if number is not None and number >= 0:
+        return number
+    return None if len(nodes(one.host)) > 1 else 0
+
+
+def nodes(host: Host) -> list[int]:
+    """Return the numbers of the NUMA nodes; [] when the kernel knows of none."""
+    names = (name.removeprefix("node") for name in host.names(NODES))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def nearest(one: Pci, others: Iterable[tuple[Thing, Pci]]) -> list[Thing]:

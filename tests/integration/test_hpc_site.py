@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.support import only_ocirt
+from tests.unit.hpc import machines
 
 pytestmark = only_ocirt("other runtimes have no site of their own")
 
@@ -75,6 +76,18 @@ def test_a_job_shares_namespaces_with_the_host(runtime, bundle, site):
     there = result.out.splitlines()
     assert there[:-1] == here[:-1], result
     assert there[-1] != here[-1]
+
+
+@pytest.mark.skipif(0 not in os.sched_getaffinity(0), reason="may not use CPU 0")
+def test_a_program_runs_near_its_gpu(runtime, bundle, site):
+    node = machines.cluster_node(site.path / "node")
+    machines.install(node)
+    node.numa("0", "1-127")
+    node.host()
+    options = site('[stage]\nhost-root = "HERE/node"\n')
+    b = bundle.sh("grep -E '(Cpus|Mems)_allowed_list' /proc/self/status")
+    b.patch(annotations={"ocirt.hpc/gpus": "0", "ocirt.hpc/cpuset": "nearest"})
+    assert run(runtime, options, b).out.split()[1::2] == ["0", "0"]
 
 
 def test_a_hook_of_the_site_runs(runtime, bundle, site):

@@ -40,6 +40,9 @@ GPU Excluded:\t {excluded}
 DEVICES = {"mem": 1, "misc": 10, "infiniband_mad": 231, "infiniband_verbs": 231}
 NVIDIA = {"nvidia-frontend": 195, "nvidia-caps": 236, "nvidia-uvm": 510}
 
+LINK = {"current_link_speed": "16.0 GT/s PCIe", "current_link_width": 16}
+SOCKETS = ("0-31,64-95", "32-63,96-127")  # CPUs of two sockets
+
 
 class Machine:
     """A machine below a directory, which tests furnish."""
@@ -94,6 +97,19 @@ class Machine:
         self.link(f"/sys/bus/pci/devices/{address}", f"../../../..{path}")
         return path
 
+    def numa(self, *cpulists: str, gib: int = 512) -> None:
+        """Say which CPUs each NUMA node has, and to each PCI function which are its own."""
+        for number, cpus in enumerate(cpulists):
+            place = f"/sys/devices/system/node/node{number}"
+            self.write(f"{place}/cpulist", f"{cpus}\n")
+            self.write(f"{place}/meminfo", f"Node {number} MemTotal:  {gib << 20} kB\n")
+            row = (10 if other == number else 21 for other in range(len(cpulists)))
+            self.write(f"{place}/distance", " ".join(map(str, row)) + "\n")
+        for file in sorted(self.root.glob("sys/devices/**/numa_node")):
+            number = int(file.read_text())
+            if 0 <= number < len(cpulists):
+                (file.parent / "local_cpulist").write_text(f"{cpulists[number]}\n")
+
     # --- NVIDIA
 
     def driver(self, version: str = VERSION) -> None:
@@ -133,7 +149,8 @@ class Machine:
                 excluded="Yes" if excluded else "No",
             ),
         )
-        self.pci(address, bridges, vendor="0x10de", **{"class": "0x030200"}, numa_node=numa)
+        files = {"class": "0x030200", "numa_node": numa, **LINK}
+        self.pci(address, bridges, vendor="0x10de", **files)
         self.node(f"/dev/nvidia{minor}", 195, minor)
 
     def mig(self, minor: int, gi: int, ci: int = 0) -> None:
@@ -169,8 +186,8 @@ class Machine:
         """Put an RDMA device into the machine; without an address it is a soft one."""
         number = len(list((self.root / "sys/class/infiniband_verbs").glob("uverbs*")))
         if address:
-            vendor = {"vendor": "0x15b3", "class": "0x020700", "numa_node": numa}
-            path = self.pci(address, bridges, **vendor)
+            files = {"vendor": "0x15b3", "class": "0x020700", "numa_node": numa, **LINK}
+            path = self.pci(address, bridges, **files)
         else:
             path = f"/sys/devices/virtual/infiniband/{name}"
         base = f"{path}/infiniband/{name}" if address else path
@@ -178,6 +195,7 @@ class Machine:
             state = "4: ACTIVE" if active else "1: DOWN"
             self.write(f"{base}/ports/{port}/state", f"{state}\n")
             self.write(f"{base}/ports/{port}/link_layer", f"{layer}\n")
+            self.write(f"{base}/ports/{port}/rate", "200 Gb/sec (4X HDR)\n")
         if address:
             self.link(f"{base}/device", "../..")
         self.link(f"/sys/class/infiniband/{name}", f"../..{base.removeprefix('/sys')}")
@@ -229,6 +247,7 @@ def eight_and_eight(root: Path) -> Machine:
             bridges=f"{switch}/0000:{bus + 1:02x}:02.0",
             numa=place // 4,
         )
+    machine.numa(*SOCKETS)
     return machine
 
 
@@ -238,6 +257,7 @@ def cluster_node(root: Path) -> Machine:
     for place in (8, 9):
         address = f"0000:{0xF0 + place:02x}:00.0"
         machine.nic(f"mlx5_{place}", address, active=False, layer="Ethernet", numa=1)
+    machine.numa(*SOCKETS)
     return machine
 
 

@@ -33,7 +33,7 @@ def given(machine, name, value, rows=kinds.KINDS):
     config = {"annotations": {f"ocirt.hpc/{name}": value}}
     ((_, one),) = kinds.asked(config, rows, Notes(), env_requests=False)
     made = kinds.edits(machine.host(), name, rows[name], one)
-    return made and [node.path for node in made[0]]
+    return made and [node.path for node in made[1]]
 
 
 @pytest.mark.parametrize(

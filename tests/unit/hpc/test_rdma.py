@@ -138,6 +138,16 @@ def test_the_class_of_two_devices(tmp_path, one, other, expected):
     assert topology.distance(host.pci(other), host.pci(one)) == expected
 
 
+def test_a_function_that_nobody_can_place_is_far_from_all(tmp_path):
+    machine = Machine(tmp_path)
+    machine.nic("mlx5_0", "0000:01:00.0", numa=-1)
+    machine.nic("mlx5_1", "0000:02:00.0", numa=-1)
+    one, other = (machine.host().pci(f"0000:0{number}:00.0") for number in (1, 2))
+    assert (topology.numa(one), topology.distance(one, other)) == (0, "NODE")
+    machine.numa("0-3", "4-7")
+    assert (topology.numa(one), topology.distance(one, other)) == (None, "SYS")
+
+
 # --- what a container needs
 
 
