@@ -246,7 +246,7 @@ def _describe(container: Container, images: str) -> None:
 
 def _freezer(manager: Manager | None, version: int) -> str:
     """Return the cgroup by which CRIU may stop all at once, "" when it has to do without."""
-    file = manager.freeze_file() if manager else None
+    file = manager.freeze_file() if manager and not manager.shared else None
     if not file or (manager and manager.version == 2 and version < 31400):
         return ""
     return os.path.dirname(file)

@@ -48,6 +48,21 @@ def send_fd(path: str, fd: int, payload: bytes) -> None:
                 os.close(folder)
 
 
+def write_all(fd: int, data: bytes) -> bool:
+    """Write everything, however long it takes; False where nobody reads any more."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            import select
+
+            select.select([], [fd], [])
+        except OSError:
+            return False
+    return True
+
+
 class Signals:
     """Every signal that is sent to us, to be read when its descriptor can be.
 
@@ -166,7 +181,7 @@ class Foreground:
                         poll.unregister(self._master)  # type: ignore[attr-defined]
                 elif not self._copy(0, self._master):
                     poll.unregister(0)  # type: ignore[attr-defined]
-                    self._write(self._master, b"\x04")  # what Ctrl-D would send
+                    write_all(self._master, b"\x04")  # what Ctrl-D would send
 
     def _step_aside(self, pid: int) -> None:
         """Let the waiter take over; on return there is none, and it is us who wait."""
@@ -197,20 +212,6 @@ class Foreground:
             except Error as error:
                 log.warning(str(error))
 
-    @staticmethod
-    def _write(fd: int, data: bytes) -> bool:
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(fd, view) :]
-            except BlockingIOError:
-                import select
-
-                select.select([], [fd], [])
-            except OSError:
-                return False
-        return True
-
     def _copy(self, source: int, target: int) -> bool:
         try:
             data = os.read(source, 65536)
@@ -218,7 +219,7 @@ class Foreground:
             return True
         except OSError:  # EIO: every copy of the terminal's other side is closed
             return False
-        return bool(data) and self._write(target, data)
+        return bool(data) and write_all(target, data)
 
     def _drain(self) -> None:
         """Copy what the program wrote last."""
@@ -228,7 +229,7 @@ class Foreground:
                 data = os.read(self._master, 65536)
             except OSError:
                 return
-            if not data or not self._write(1, data):
+            if not data or not write_all(1, data):
                 return
 
     def _take_terminal(self, master: int) -> None:

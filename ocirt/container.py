@@ -63,22 +63,27 @@ def start(root: str, container_id: str) -> None:
         from ocirt import notify
 
         listener = notify.listen(container)
-    wait_for_exec(let_go(container))
+    gate = open_gate(container)
+    let_go(container, gate)
+    wait_for_exec(gate)
     poststart(container)
     if listener:
         container.unlock()  # a program may take its time, and others may want to end it
         listener.wait(container)
 
 
-def let_go(container: Container) -> int:
-    """Tell the init at the gate to go on; return the gate, for `wait_for_exec`."""
+def open_gate(container: Container) -> int:
+    """Return the gate that the init waits at."""
     try:
-        gate = container.open_gate()
+        return container.open_gate()
     except OSError:  # ENXIO: nobody reads, the init is gone
         raise StateError("cannot start a container that has stopped") from None
+
+
+def let_go(container: Container, gate: int) -> None:
+    """Tell the init at the gate to go on."""
     os.write(gate, b"\0")
     os.unlink(container.fifo)
-    return gate
 
 
 def wait_for_exec(gate: int) -> None:
@@ -144,7 +149,7 @@ def kill(container: Container, number: int, everyone: bool) -> None:
 
 def _signal_all(container: Container, manager: Manager | None, number: int) -> None:
     """Send a signal to every process that `processes` counts."""
-    if manager and manager.directories():
+    if manager and manager.directories() and not manager.shared:
         manager.kill(number)
         return
     for pid in processes(container):
@@ -180,16 +185,19 @@ def _freezer(container: Container) -> Manager:
     manager = manager_of(container)
     if manager is None:
         raise StateError("cannot toggle freezer: cgroups not configured for container")
+    if manager.shared:
+        raise StateError("cannot toggle freezer: other containers share the cgroup")
     return manager
 
 
 def processes(container: Container) -> list[int]:
     """Return the pids of a container, as its caller sees them.
 
-    Without a cgroup they are told by the pid namespace, or else by descent from the init.
+    Without a cgroup of its own they are told by the pid namespace, or else by descent from the
+    init.
     """
     manager = manager_of(container)
-    if manager and manager.directories():
+    if manager and manager.directories() and not manager.shared:
         return manager.pids()
     if not container.alive():
         return []
@@ -278,7 +286,9 @@ def destroy(container: Container) -> list[HookError]:
             # While the init lives, those who are told by descent from it still can be.
             _signal_all(container, manager, 9)
         _end(container, manager)
-    if manager:
+    if manager and manager.shared:
+        manager.leave()
+    elif manager:
         if not container.record["own_pid_namespace"] or manager.pids():
             manager.kill(9)
             if manager.version == 1 and manager.frozen():
@@ -316,7 +326,7 @@ def _end(container: Container, manager: Manager | None) -> None:
     for pause in (*(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02), *[0.1] * 100):
         if not container.alive():
             return
-        if pause == 0.1 and manager:
+        if pause == 0.1 and manager and not manager.shared:
             # A pid namespace ends only when nobody traces those in it any more: a restore that
             # was killed leaves its CRIU behind, in the same cgroup.
             manager.kill(9)

@@ -78,6 +78,9 @@ class Wish:
         self.root = root
         self.bundle = bundle
         self.config_name = "config.json"
+        self.config: dict[str, Any] | None = None  # the bundle's, where it has been read
+        self.cpus = ""  # those that the program may use, "" for all
+        self.cgroup: dict[str, Any] | None = None  # the record of one to share with others
         self.console_socket = ""
         self.pidfd_socket = ""
         self.pid_file = ""
@@ -130,7 +133,7 @@ class Draft:
         self.wish = wish
         state.check_id(wish.container_id)
         self.bundle = os.path.abspath(wish.bundle)
-        self.config: dict[str, Any] = bundles.load(self.bundle, wish.config_name)
+        self.config: dict[str, Any] = wish.config or bundles.load(self.bundle, wish.config_name)
         self.plan: list[Op] = []
         self.edits = self._edits()
         self.notify = bool(wish.notify and handover.notify_socket() and self.config.get("process"))
@@ -214,6 +217,8 @@ class Draft:
     def _manager(self) -> Manager | None:
         if self.wish.cgroup_driver == "disabled":
             return None
+        if self.wish.cgroup is not None:
+            return groups.from_record(self.wish.cgroup)
         return groups.open_manager(
             self.linux.get("cgroupsPath") or "",
             self.wish.container_id,
@@ -242,6 +247,7 @@ class Draft:
         if wish.pmi_fd:
             context.keep_fd = handover.pmi_fd(self.config)
         context.gate = wish.gate
+        context.cpus = wish.cpus
         context.die_with_runtime = not wish.detach
         context.seccomp_cache = wish.seccomp_cache
         if self.edits is not None:
@@ -251,7 +257,9 @@ class Draft:
         if manager is not None:
             context.attach_files = manager.attach_files()
             context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""
-            context.cgroup_program = manager.device_program(self.linux.get("resources") or {})
+            if wish.cgroup is None:  # whoever made it has attached the program
+                resources = self.linux.get("resources") or {}
+                context.cgroup_program = manager.device_program(resources)
             context.cgroup_mounts = manager.mounts
         return context
 
@@ -355,7 +363,7 @@ def claim(draft: Draft, undo: Undo, record: dict[str, Any]) -> Container:
 def make_groups(draft: Draft, undo: Undo, record: dict[str, Any], pid: int) -> None:
     """Make the cgroup and the share of resctrl; pid: of who is to be in the cgroup for systemd."""
     manager = draft.manager
-    if manager:
+    if manager and not manager.shared:
         manager.create(draft.linux.get("resources") or {}, pid)
         record["cgroup"] = manager.record()  # systemd has the last word on where it is
         undo.add(manager.undo)

@@ -47,7 +47,7 @@ def flags(container: Container, manager: Manager | None) -> int:
         found |= START
     if container.record["own_pid_namespace"]:
         found |= KILL  # else every process of the cgroup gets the signal
-    plain = manager is None or manager.driver == "fs"
+    plain = manager is None or (manager.driver == "fs" and not manager.shared)
     if "poststop" not in hooks and container.record["host_mounts"] is None and plain and not more:
         found |= DELETE
     return found

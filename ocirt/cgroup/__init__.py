@@ -63,6 +63,12 @@ def open_manager(
 
 def from_record(record: dict[str, Any]) -> Manager:
     """Return the manager that `Manager.record` described."""
+    manager = _from_record(record)
+    manager.shared = bool(record.get("shared"))
+    return manager
+
+
+def _from_record(record: dict[str, Any]) -> Manager:
     try:
         if record["driver"] == "systemd":
             from ocirt.cgroup import systemd

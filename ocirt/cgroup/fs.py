@@ -45,6 +45,7 @@ class Manager:
 
     def __init__(self, *, rootless: bool) -> None:
         self.rootless = rootless
+        self.shared = False  # whether other containers live in the same cgroup
         self._made: list[str] = []  # by this very process, parents included, oldest first
 
     # --- what a version answers
@@ -82,6 +83,10 @@ class Manager:
 
     def writes(self, resources: dict[str, Any]) -> list[Write]:
         """Return (file, value, place in config.json) of all that `create` would write.  Pure."""
+        raise NotImplementedError
+
+    def offers(self, controller: str) -> bool:
+        """Tell whether this machine has a controller for the cgroup that `create` would make."""
         raise NotImplementedError
 
     def asks(self, resources: dict[str, Any]) -> list[tuple[str, str]]:
@@ -183,6 +188,16 @@ class Manager:
                 return
             time.sleep(0.001 * 2**attempt)
         raise KernelError(EBUSY, "unable to destroy cgroup", left[0])
+
+    def leave(self) -> None:
+        """Remove the directories of a shared cgroup, unless others are still in there."""
+        for attempt in range(8):
+            if self.pids():
+                return
+            left = [path for path in self.directories() if not remove_tree(path)]
+            if not left:
+                return
+            time.sleep(0.001 * 2**attempt)  # the last process may be on its way out
 
     def undo(self) -> None:
         """Take back `create`, in the process that called it: also the parents that it made."""

@@ -68,6 +68,7 @@ class V1(fs.Manager):
             "driver": self.driver,
             "version": 1,
             "rootless": self.rootless,
+            "shared": self.shared,
             "places": self.places,
             "unified": self.unified,
         }
@@ -119,6 +120,9 @@ class V1(fs.Manager):
         return rows
 
     # --- limits
+
+    def offers(self, controller: str) -> bool:
+        return controller in self.paths
 
     def writes(self, resources: dict[str, Any]) -> list[Write]:
         rows = v1.writes(resources)

@@ -68,6 +68,7 @@ class V2(fs.Manager):
             "driver": self.driver,
             "version": 2,
             "rootless": self.rootless,
+            "shared": self.shared,
             "root": self.root,
             "directory": self.directory,
         }
@@ -117,6 +118,9 @@ class V2(fs.Manager):
         ]
 
     # --- limits
+
+    def offers(self, controller: str) -> bool:
+        return controller in read(self.root + "/cgroup.controllers").split()
 
     def writes(self, resources: dict[str, Any]) -> list[Write]:
         return v2.writes(resources)

@@ -35,6 +35,7 @@ COMMANDS = {
     "features": ("ocirt.cli.features", "print what ocirt can do, for engines"),
     "hpc":      ("ocirt.cli.hpc",      "print what devices there are, and why one has them"),
     "kill":     ("ocirt.cli.kill",     "send a signal (default: SIGTERM) to a container's init"),
+    "launch":   ("ocirt.cli.launch",   "run N containers of one bundle: the ranks of a job"),
     "list":     ("ocirt.cli.list",     "list the containers below the state root"),
     "pause":    ("ocirt.cli.pause",    "stop all processes of a container where they stand"),
     "plan":     ("ocirt.cli.plan",     "print what create would do, step by step, and do nothing"),

@@ -54,6 +54,7 @@ class Context:
     node_sources    where a device node's path on the host is not that in the container: the host's
     rdma_devices    RDMA devices to be moved in, name -> what asks for it
     links           (path, target, origin) of symbolic links that devices need
+    cpus            the CPUs that the program may use, "" for all
     keep_fd         a descriptor that the program gets besides those that follow 2, or -1
     slots           the number of each descriptor that the plan calls by a word
     """
@@ -70,6 +71,7 @@ class Context:
         self.unprivileged = False
         self.no_pivot = False
         self.no_new_keyring = False
+        self.cpus = ""
         self.preserve_fds = 0
         self.keep_fd = -1
         self.listen_fds = 0
@@ -106,6 +108,10 @@ def _on_host(compiler: Callable[[dict[str, Any], Host], list[Op]]) -> Stage:
 def _plain(compiler: Callable[[dict[str, Any]], list[Op]]) -> Stage:
     """Make a stage of a compiler that needs the config alone."""
     return lambda config, context: compiler(config)
+
+
+def _outside(config: dict[str, Any], context: Context) -> list[Op]:
+    return identity.outside(config, context.host, context.cpus)
 
 
 def _device_program(config: dict[str, Any], context: Context) -> list[Op]:
@@ -168,7 +174,7 @@ def _gate(config: dict[str, Any], context: Context) -> list[Op]:
 
 
 OUTSIDE: tuple[Stage, ...] = (
-    _on_host(identity.outside),  # with the runtime's privileges: oom_score_adj, CPU affinity
+    _outside,                    # with the runtime's privileges: oom_score_adj, CPU affinity
     mounts.trees,                # sources that only the outside can open
     _device_program,             # before anything lives in the cgroup
     namespaces.join,             # last, since the runtime's own files may then be out of reach

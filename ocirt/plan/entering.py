@@ -10,7 +10,7 @@ runtime-spec, config.md, "Process"; config-linux.md, "Namespaces"; setns(2).
 from __future__ import annotations
 
 from ocirt.errors import At
-from ocirt.plan.identity import bits
+from ocirt.plan.identity import LARGEST_CPU, bits
 from ocirt.plan.namespaces import TYPES
 from ocirt.plan.ops import CHROOT, Op
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.plan import Context
-
-LARGEST_CPU = 65535
 
 
 def _affinity(config: dict[str, Any], field: str) -> list[Op]:

@@ -138,6 +138,7 @@ MEMORY_FLAGS = {
     "MPOL_F_RELATIVE_NODES": 1 << 14,
     "MPOL_F_STATIC_NODES": 1 << 15,
 }
+LARGEST_CPU = 65535
 LARGEST_NODE = 1023  # MAX_NUMNODES of the largest kernels
 
 
@@ -170,11 +171,15 @@ def bits(text: str, largest: int) -> bytes:
 # --- outside, with the runtime's own privileges
 
 
-def outside(config: dict[str, Any], host: Host) -> list[Op]:
-    """Set what the child inherits and could not set itself: OOM score, CPU affinity."""
+def outside(config: dict[str, Any], host: Host, cpus: str = "") -> list[Op]:
+    """Set what the child inherits and could not set itself: OOM score, CPU affinity.
+
+    cpus: those that the caller binds it to.
+    """
     # Whatever the caller was pinned to, a daemon's cpuset or an interactive shell's, is not the
     # container's: its cpuset cgroup decides.
-    reset = Op("affinity", ("",), "", "all CPUs")
+    mask = bits(cpus, LARGEST_CPU) if cpus else ""
+    reset = Op("affinity", (mask,), "", cpus or "all CPUs")
     score = (config.get("process") or {}).get("oomScoreAdj")
     if score is None:
         return [reset]

@@ -17,6 +17,7 @@ FLOORS = {
     "ocirt.container": 4,
     "ocirt.create": 4,
     "ocirt.doctor": 4,
+    "ocirt.gang": 4.5,  # makes containers as create does
     "ocirt.restore": 4,
     "ocirt.update": 4,
     "ocirt": 3,  # launch, state, lifecycle, console, undo, ...
