@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 KIND = "nvidia.com/gpu"
 
 
-def document(host: Host, capabilities: list[str]) -> dict[str, Any] | None:
+def document(host: Host, capabilities: list[str], driver_root: str = "/") -> dict[str, Any] | None:
     """Return the CDI file, or None when no driver is loaded.
 
     Each GPU is a device by its index and its UUID, `all` is all of them.
     """
-    loaded = driver.find(host)
+    loaded = driver.find(host, root=driver_root)
     if loaded is None:
         return None
     wanted = files.capabilities(capabilities)
@@ -45,7 +45,7 @@ def document(host: Host, capabilities: list[str]) -> dict[str, Any] | None:
         own = [node for node in nodes if node.path not in common]
         devices.append({"name": name, "containerEdits": _clean(edits.node_edits(own))})
     shared = edits.node_edits(container.nodes(loaded, [], wanted))
-    shared["mounts"] = _mounts(host, loaded, wanted)
+    shared["mounts"] = _mounts(loaded, wanted)
     # Whoever has applied the file must not be given the same again.
     shared["env"] = ["NVIDIA_VISIBLE_DEVICES=void"]
     made: dict[str, Any] = {
@@ -64,15 +64,19 @@ def _order(item: tuple[str, Any]) -> tuple[bool, int, str]:
     return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
 
 
-def _mounts(host: Host, loaded: Driver, wanted: set[str]) -> list[dict[str, Any]]:
+def _mounts(loaded: Driver, wanted: set[str]) -> list[dict[str, Any]]:
     mounts = []
-    for file in files.find(host, loaded.version, wanted):
+    for file in files.find(loaded.files, loaded.version, wanted):
         options = [*container.OPTIONS[file.kind]]
         places = [file.destination or file.source]
         if file.kind == "library" and file.soname and file.soname != file.name:
             places.append(f"{os.path.dirname(file.source)}/{file.soname}")
         mounts += [
-            {"hostPath": host.root + file.source, "containerPath": place, "options": options}
+            {
+                "hostPath": loaded.files.root + file.source,
+                "containerPath": place,
+                "options": options,
+            }
             for place in places
         ]
     return mounts

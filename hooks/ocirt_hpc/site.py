@@ -55,6 +55,7 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
                                                   " 1.0.0; a later one's files replace others"),
     ("nvidia", "disable-require"):      (False,   "whether NVIDIA_REQUIRE_* is left unchecked"),
     ("nvidia", "capabilities"):         (["all"], "what NVIDIA_DRIVER_CAPABILITIES may ask for"),
+    ("nvidia", "driver-root"):          ("/",     "below what the driver has its files"),
     ("nvidia", "cuda-compat"):          (True,    "whether a newer libcuda of the image, made for"
                                                   " the host's driver, comes before the driver's"),
     ("nvidia", "emulate-hooks"):        (True,    "whether the work of nvidia-cdi-hook is done"

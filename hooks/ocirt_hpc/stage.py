@@ -7,6 +7,8 @@ makes the container to write.
 
 from __future__ import annotations
 
+import os
+
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import cdi, edits, request, site
 from ocirt_hpc.host import Host
@@ -137,7 +139,12 @@ class _Stage:
         asked.limit(self.site["nvidia", "capabilities"])
         if self.site["nvidia", "disable-require"]:
             asked.requirements = {}
-        asked.compat = self.site["nvidia", "cuda-compat"]
+        asked.compat = asked.compat and self.site["nvidia", "cuda-compat"]
+        if self.site["nvidia", "driver-root"] != "/":
+            asked.driver_root = self.site["nvidia", "driver-root"]
+        linux = self.config.get("linux") or {}
+        mapped = any(space["type"] == "user" for space in linux.get("namespaces") or ())
+        asked.new_nodes = not (mapped or self.caller.rootless or os.geteuid())
         asked.nvml_timeout = self.site["nvidia", "nvml-timeout"]
         with Image(self.caller.rootfs) as image:
             sections, chosen = stage.sections(

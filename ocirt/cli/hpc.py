@@ -89,7 +89,10 @@ def _explain(arguments: Arguments, settings: Settings) -> int:
 def _info(arguments: Arguments, settings: Settings) -> int:
     from ocirt_hpc import info
 
-    document = info.document(_host(settings), _site(settings)["nvidia", "nvml-timeout"])
+    site = _site(settings)
+    document = info.document(
+        _host(settings), site["nvidia", "nvml-timeout"], site["nvidia", "driver-root"]
+    )
     if arguments.format == "json":
         return _json(document)
     sys.stdout.write(info.text(document))
@@ -114,7 +117,11 @@ def _cdi(arguments: Arguments, settings: Settings) -> int:
     if verb == "generate":
         from ocirt_hpc import generate
 
-        made = generate.document(_host(settings), arguments.capability or ["all"])
+        made = generate.document(
+            _host(settings),
+            arguments.capability or ["all"],
+            _site(settings)["nvidia", "driver-root"],
+        )
         if made is None:
             raise Error("no NVIDIA driver is loaded on this host")
         return _json(made)

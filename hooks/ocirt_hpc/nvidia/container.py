@@ -45,7 +45,9 @@ LINKS = {
     "libGLX_indirect.so.0": "libGLX_nvidia.so.0",
     "libnvidia-opticalflow.so": "libnvidia-opticalflow.so.1",
     "gbm/nvidia-drm_gbm.so": "libnvidia-allocator.so.1",
+    "libnvidia-vulkan-producer.so": "libnvidia-vulkan-producer.so.",  # whichever version
 }
+XORG_MODULE = "libglxserver_nvidia.so"
 
 GRAPHIC = {"graphics", "video", "display"}
 
@@ -64,15 +66,15 @@ def nodes(driver: Driver, chosen: Iterable[Chosen], wanted: set[str]) -> list[No
     """
     found: dict[str, Node] = {}
 
-    def add(path: str, major: int, minor: int) -> None:
-        found[path] = driver.node(path, major, minor)
+    def add(path: str, major: int, minor: int, mode: int | None = None) -> None:
+        found[path] = driver.node(path, major, minor, mode)
 
     for one in chosen:
         add(one.gpu.path, GPU_MAJOR, one.gpu.minor)
         if one.mig is not None:
             major = _major(driver, "nvidia-caps", "modprobe nvidia")
-            for minor in (one.mig.gi_minor, one.mig.ci_minor):
-                add(f"/dev/nvidia-caps/nvidia-cap{minor}", major, minor)
+            for minor, mode in one.mig.caps:
+                add(f"/dev/nvidia-caps/nvidia-cap{minor}", major, minor, mode)
         if wanted & GRAPHIC:
             for node in _drm(driver, one.gpu):
                 found[node.path] = node
@@ -98,6 +100,34 @@ def channels(driver: Driver, ids: Iterable[str]) -> list[Node]:
         path = f"/dev/nvidia-caps-imex-channels/channel{int(text)}"
         found.append(driver.node(path, major, int(text)))
     return found
+
+
+def need(found: Iterable[Node]) -> None:
+    """Refuse nodes that the host lacks, for a container that can only have the host's own.
+
+    ConfigError names the first, and the command that makes it.
+    """
+    for node in found:
+        if not node.there:
+            raise ConfigError(
+                node.path,
+                "is not there, and without root's rights no device node can be made;"
+                f" as root on the host: {_command(node)}",
+            )
+
+
+def _command(node: Node) -> str:
+    """Return what makes a node on the host (nvidia-modprobe(1))."""
+    name = os.path.basename(node.path)
+    if name.startswith("nvidia-uvm"):
+        return "nvidia-modprobe -u -c 0"
+    if name == "nvidia-modeset":
+        return "nvidia-modprobe -m"
+    if name.startswith("nvidia-cap"):
+        return f"nvidia-modprobe -f FILE, one of {PROC}/capabilities"
+    if name.startswith("channel"):
+        return f"mknod {node.path} c {node.major} {node.minor}"
+    return f"nvidia-modprobe -c {node.minor}"
 
 
 def _major(driver: Driver, name: str, command: str) -> int:
@@ -139,11 +169,14 @@ def file_edits(root: str, found: Iterable[File], tree: Tree) -> tuple[dict[str, 
 
     The folders of the libraries, and their links, go to `tree`.  root: before each source.
     """
-    mounts, entries = [], []
+    mounts, entries, links = [], [], []
     there: dict[str, set[str]] = {}
     for file in found:
         destination = file.destination
-        if file.kind == "library":
+        if file.name.startswith(f"{XORG_MODULE}."):
+            path = f"{os.path.dirname(destination)}/{XORG_MODULE}"
+            links.append({"path": path, "target": file.name})
+        if file.kind == "library" and not destination:
             folder = LIBRARIES[file.bits]
             below = "vdpau/" if "/vdpau/" in file.source else ""
             names = there.setdefault(folder, set())
@@ -164,11 +197,15 @@ def file_edits(root: str, found: Iterable[File], tree: Tree) -> tuple[dict[str, 
             {"containerPath": destination, "hostPath": root + file.source, "options": options}
         )
     for folder, names in there.items():
-        for link, target in LINKS.items():
-            if target in names and link not in names:
-                up = "../" * link.count("/")
-                tree.link(f"{folder}/{link}", up + target)
-    return {"mounts": mounts}, entries
+        for link, wanted in LINKS.items():
+            fitting = [
+                name
+                for name in sorted(names)
+                if name == wanted or (wanted.endswith(".") and name.startswith(wanted))
+            ]
+            if fitting and link not in names:
+                tree.link(f"{folder}/{link}", "../" * link.count("/") + fitting[0])
+    return {"mounts": mounts, "links": links}, entries
 
 
 def proc_edits(driver: Driver, chosen: Iterable[Chosen], tree: Tree) -> dict[str, Any]:

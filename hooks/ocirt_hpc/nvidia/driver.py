@@ -12,11 +12,10 @@ Source: NVIDIA driver README, "Nvidia procfs"; open-gpu-kernel-modules, nv-procf
 from __future__ import annotations
 
 from ocirt.errors import At, ConfigError
-from ocirt_hpc.host import Node, pci_address
+from ocirt_hpc.host import Host, Node, pci_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ocirt_hpc.host import Host
     from ocirt_hpc.nvidia.nvml import Facts, Nvml
 
 PROC = "/proc/driver/nvidia"
@@ -28,13 +27,15 @@ CONTROL, MODESET = 255, 254  # minors below it
 
 
 class Mig:
-    """A MIG device: its GPU instance, its compute instance, the minors of their capabilities."""
+    """A MIG device: its GPU instance, its compute instance.
 
-    def __init__(self, gi: int, ci: int, gi_minor: int, ci_minor: int) -> None:
+    caps: of each of the two, the minor of its capability and the permissions of that node.
+    """
+
+    def __init__(self, gi: int, ci: int, caps: list[tuple[int, int]]) -> None:
         self.gi = gi
         self.ci = ci
-        self.gi_minor = gi_minor
-        self.ci_minor = ci_minor
+        self.caps = caps
 
 
 class Gpu:
@@ -59,10 +60,14 @@ class Gpu:
 
 
 class Driver:
-    """The loaded driver: its version, its GPUs, and whose its device nodes are."""
+    """The loaded driver: its version, its GPUs, and whose its device nodes are.
 
-    def __init__(self, host: Host, version: str, nvml: Nvml | None = None) -> None:
+    files: where its files are, which need not be the host's root.
+    """
+
+    def __init__(self, host: Host, version: str, nvml: Nvml | None, files: Host) -> None:
         self.host = host
+        self.files = files
         self.version = version
         self.gpus: list[Gpu] = []
         self.uid, self.gid, self.mode = 0, 0, 0o666
@@ -74,16 +79,18 @@ class Driver:
             from ocirt_hpc.nvidia.nvml import Nvml
 
             self._nvml = Nvml(0)
-        return self._nvml.facts(self.host, self.version)
+        return self._nvml.facts(self.files, self.version)
 
-    def node(self, path: str, major: int, minor: int) -> Node:
+    def node(self, path: str, major: int, minor: int, mode: int | None = None) -> Node:
         """Return the node at a path, the host's own or, where it lacks one, as it would be.
 
-        ConfigError when the host has another device there: left over from another boot.
+        mode: its permissions, if they are not those of all of the driver's nodes.  ConfigError when
+        the host has another device there: left over from another boot.
         """
         there = self.host.node(path)
         if there is None:
-            return Node(path, major, minor, mode=self.mode, uid=self.uid, gid=self.gid)
+            mode = self.mode if mode is None else mode
+            return Node(path, major, minor, mode=mode, uid=self.uid, gid=self.gid)
         if (there.kind, there.major, there.minor) != ("c", major, minor):
             raise ConfigError(
                 path,
@@ -93,16 +100,17 @@ class Driver:
         return there
 
 
-def find(host: Host, nvml: Nvml | None = None) -> Driver | None:
+def find(host: Host, nvml: Nvml | None = None, root: str = "/") -> Driver | None:
     """Return what the loaded driver says, or None when none is loaded.
 
     Errors name the file: a driver half loaded, or a GPU that says nothing of use.  nvml: how NVML
-    is asked for what else nobody knows.
+    is asked for what else nobody knows.  root: below what the driver has its files.
     """
     text = host.text(f"{PROC}/version")
     if text is None:
         return None
-    driver = Driver(host, _version(text) or host.text(MODULE_VERSION) or "", nvml)
+    files = host if root == "/" else Host(host.root + root)
+    driver = Driver(host, _version(text) or host.text(MODULE_VERSION) or "", nvml, files)
     if not driver.version:
         with At(f"{PROC}/version: names no version of the driver"):
             driver.version = driver.nvml().driver
@@ -172,11 +180,19 @@ def _migs(driver: Driver) -> None:
         for gi in _numbered(host, mig, "gi"):
             for ci in _numbered(host, f"{mig}/gi{gi}", "ci"):
                 minors = _minors(host) if minors is None else minors
-                names = f"gpu{gpu.minor}/gi{gi}/access", f"gpu{gpu.minor}/gi{gi}/ci{ci}/access"
-                for name in names:
-                    if name not in minors:
-                        raise ConfigError(f"{CAPS}/mig-minors", f"has no line for {name}")
-                gpu.migs.append(Mig(gi, ci, minors[names[0]], minors[names[1]]))
+                names = (f"gi{gi}/access", f"gi{gi}/ci{ci}/access")
+                caps = [_cap(host, f"{mig}/{name}", f"gpu{gpu.minor}/{name}", minors)
+                        for name in names]  # fmt: skip
+                gpu.migs.append(Mig(gi, ci, caps))
+
+
+def _cap(host: Host, path: str, name: str, minors: dict[str, int]) -> tuple[int, int]:
+    """Return the minor of a capability, and the permissions of its node."""
+    fields = _fields(host.text(path) or "")
+    minor = minors.get(name) or _number(fields, "DeviceFileMinor", 0)
+    if not minor:
+        raise ConfigError(f"{CAPS}/mig-minors", f"has no line for {name}, and {path} no minor")
+    return minor, _number(fields, "DeviceFileMode", 0o666) & 0o777
 
 
 def _minors(host: Host) -> dict[str, int]:

@@ -45,6 +45,12 @@ LIBRARIES = {
     "ngx": "libnvidia-ngx",
 }
 
+# Those that are released on their own: their version is not the driver's.
+OWN_VERSION = (
+    "libnvidia-egl-gbm", "libnvidia-egl-wayland", "libnvidia-egl-wayland2", "libnvidia-egl-xcb",
+    "libnvidia-egl-xlib",
+)  # fmt: skip
+
 PROGRAMS = {
     "utility": "nvidia-smi nvidia-debugdump nvidia-persistenced nv-fabricmanager",
     "compute": "nvidia-cuda-mps-control nvidia-cuda-mps-server nvidia-imex nvidia-imex-ctl",
@@ -103,7 +109,8 @@ class File:
     kind          library, program, config, firmware, socket
     capability    the word of NVIDIA_DRIVER_CAPABILITIES; "all" for a library of unknown use,
                   "" for what every container with the driver gets
-    destination   in the container; "" for a library: the stage has a place for those
+    destination   in the container; "" for a library: the stage has a place for those, but for
+                  modules of Xorg
     soname, bits  of a library
     """
 
@@ -177,7 +184,9 @@ def _libraries(host: Host, version: str, wanted: set[str]) -> Iterator[File]:
     for folder in _folders(host, version):
         for name in host.names(folder):
             stem, _, tail = name.partition(".so")
-            if tail not in (f".{version}", "") or (not tail and stem != "nvidia_drv"):
+            if not tail and stem != "nvidia_drv":
+                continue
+            if tail not in (f".{version}", "") and stem not in OWN_VERSION:
                 continue
             words = [word for word, names in rows if stem in names] or ["all"]
             word = next((word for word in words if word in wanted), words[0])
@@ -191,7 +200,8 @@ def _libraries(host: Host, version: str, wanted: set[str]) -> Iterator[File]:
 
 
 def _library(host: Host, source: str, capability: str) -> File:
-    file = File(source, "library", capability)
+    # Xorg looks for its modules where the host has them; programs ask the loader.
+    file = File(source, "library", capability, source if "/xorg/modules/" in source else "")
     with At(source):
         try:
             fd = os.open(host.root + source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

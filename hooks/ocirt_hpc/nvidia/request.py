@@ -16,6 +16,8 @@ Source: NVIDIA container toolkit, user guide, "Environment variables (OCI spec)"
 
 from __future__ import annotations
 
+import os
+
 from ocirt.errors import ConfigError
 from ocirt_hpc.nvidia import require
 from ocirt_hpc.nvidia.policy import FILE, privileged
@@ -46,7 +48,9 @@ class Request:
 
     requirements: what the image demands, by the names of its variables.  compat: whether a newer
     libcuda of the image may take the place of the driver's.  nvml_timeout: seconds that NVML may
-    take, where nothing else can tell; 0: it is never asked.
+    take, where nothing else can tell; 0: it is never asked.  driver_root: below what the driver has
+    its files.  new_nodes: whether nodes that the host lacks can be made for the container.  gids:
+    whether it gets the groups that may use the nodes.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -56,6 +60,9 @@ class Request:
         self.requirements: dict[str, str] = {}
         self.compat = True
         self.nvml_timeout = 0
+        self.driver_root = "/"
+        self.new_nodes = True
+        self.gids = True
 
     def limit(self, allowed: list[str], where: str = "nvidia.capabilities in hpc.toml") -> None:
         """Refuse a capability that the site does not allow; `all` means those that it does."""
@@ -112,6 +119,12 @@ def find(
     if policy.capabilities:
         request.limit(split(policy.capabilities), f"supported-driver-capabilities in {FILE}")
     request.channels = [name for name in env.get("NVIDIA_IMEX_CHANNELS", "").split(",") if name]
+    if request.channels and policy.no_channels:
+        notes.leave_out("NVIDIA_IMEX_CHANNELS", f"ignore-imex-channel-requests in {FILE}")
+        request.channels = []
+    request.compat = not policy.no_compat and policy.compat_mode != "disabled"
+    request.gids = not policy.no_gids
+    request.driver_root = os.path.normpath("/" + policy.root.lstrip("/"))
     if env.get("NVIDIA_DISABLE_REQUIRE", "").lower() not in ("1", "true") and not policy.no_require:
         request.requirements = {
             name: text for name, text in env.items() if name.startswith(require.PREFIX)

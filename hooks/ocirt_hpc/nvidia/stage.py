@@ -35,7 +35,7 @@ def sections(
     """
     asked = request.asked
     with At(asked.where):
-        loaded = driver.find(host, Nvml(request.nvml_timeout))
+        loaded = driver.find(host, Nvml(request.nvml_timeout), request.driver_root)
         if loaded is None:
             if asked.explicit:
                 raise ConfigError("no NVIDIA driver is loaded on this host")
@@ -58,8 +58,11 @@ def sections(
 
     nodes = container.nodes(loaded, chosen, wanted)
     nodes += container.channels(loaded, request.channels)
-    found = files.find(host, loaded.version, wanted)
-    mounts, entries = container.file_edits(host.root, found, tree)
+    if not request.new_nodes:
+        with At(asked.where):
+            container.need(nodes)
+    found = files.find(loaded.files, loaded.version, wanted)
+    mounts, entries = container.file_edits(loaded.files.root, found, tree)
     folders = [
         f"{container.PLACE}/{name}" for name in container.LIBRARIES.values() if name in tree.folders
     ]
@@ -78,8 +81,11 @@ def sections(
         "hostPath": tree.place,
         "options": ["bind", "ro", "nosuid", "nodev", "private"],
     }
+    node = node_edits(nodes)
+    if not request.gids:
+        del node["additionalGids"]
     edits = [
-        node_edits(nodes),
+        node,
         container.drm_links(loaded, chosen) if wanted & container.GRAPHIC else {},
         {"mounts": [place]},
         mounts,

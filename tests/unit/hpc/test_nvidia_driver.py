@@ -78,7 +78,19 @@ def test_the_mig_devices_that_exist_and_their_capabilities(tmp_path):
     gpu = driver.find(machine.host()).gpus[0]
     assert [(mig.gi, mig.ci) for mig in gpu.migs] == [(1, 0), (9, 0)]
     base = 3 + 9 * (15 * 2 + 1)
-    assert (gpu.migs[0].gi_minor, gpu.migs[0].ci_minor) == (base, base + 1)
+    assert gpu.migs[0].caps == [(base, 0o666), (base + 1, 0o666)]
+
+
+def test_the_file_of_a_capability_tells_its_permissions(tmp_path):
+    machine = workstation(tmp_path)
+    machine.mig(0, 1)
+    folder = "/proc/driver/nvidia/capabilities/gpu0/mig/gi1"
+    machine.write(f"{folder}/access", "DeviceFileMinor: 91\nDeviceFileMode: 292\n")
+    (mig,) = driver.find(machine.host()).gpus[0].migs
+    assert [mode for _, mode in mig.caps] == [0o444, 0o666]
+    machine.write("/proc/driver/nvidia-caps/mig-minors", "gpu0/gi1/ci0/access 92\n")
+    (mig,) = driver.find(machine.host()).gpus[0].migs
+    assert mig.caps == [(91, 0o444), (92, 0o666)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from ocirt_hpc import ldcache
-from ocirt_hpc.nvidia import files
+from ocirt_hpc.nvidia import container, files
+from ocirt_hpc.tree import Tree
 
 from ocirt.errors import ConfigError
 from tests.unit.hpc.machines import VERSION, install, library, workstation
@@ -74,6 +75,31 @@ def test_programs_configs_firmware_and_sockets(machine):
     assert {one.kind for one in found(machine, "utility")} == {
         "library", "program", "firmware", "socket",
     }  # fmt: skip
+
+
+def test_what_is_released_on_its_own_has_a_version_of_its_own(machine):
+    machine.write(f"{LIB}/libnvidia-egl-gbm.so.1.1.0", library("libnvidia-egl-gbm.so.1"))
+    machine.link(f"{LIB}/libnvidia-egl-gbm.so.1", "libnvidia-egl-gbm.so.1.1.0")
+    machine.write(f"{LIB}/libnvidia-other.so.1.1.0", library("libnvidia-other.so.1"))
+    names = [one.name for one in found(machine, "all", kind="library")]
+    assert names.count("libnvidia-egl-gbm.so.1.1.0") == 1
+    assert "libnvidia-other.so.1.1.0" not in names
+    assert "libnvidia-egl-gbm" not in stems(machine, "compute")
+
+
+def test_modules_of_xorg_stay_where_xorg_looks(machine):
+    module = f"{LIB}/xorg/modules/extensions/libglxserver_nvidia.so.{VERSION}"
+    machine.write(module, library("libglxserver_nvidia.so"))
+    machine.write(f"{LIB}/libnvidia-vulkan-producer.so.{VERSION}", library(""))
+    (one,) = [one for one in found(machine, "display") if "glxserver" in one.name]
+    assert one.destination == module
+    tree = Tree("/state")
+    made, _ = container.file_edits("/root", found(machine, "display"), tree)
+    places = {mount["containerPath"]: mount["hostPath"] for mount in made["mounts"]}
+    assert places[module] == f"/root{module}"
+    assert made["links"] == [{"path": module.removesuffix(f".{VERSION}"), "target": one.name}]
+    producer = "lib64/libnvidia-vulkan-producer.so"
+    assert tree.links[producer] == f"libnvidia-vulkan-producer.so.{VERSION}"
 
 
 def test_32_bits_only_for_compat32(machine):

@@ -141,7 +141,7 @@ def test_graphics_has_the_links_of_udev_and_a_profile(tmp_path, rootfs):
     }
     assert b'"EGLVisibleDGPUDevices",1]' in tree.files["nvidia-application-profile"]
     made, tree = sections(machine, rootfs, env[0])
-    assert not any("links" in section for _, section in made)
+    assert not any(section.get("links") for _, section in made)
     assert "nvidia-application-profile" not in tree.files
 
 
@@ -222,6 +222,60 @@ def test_no_driver_is_an_error_only_for_named_devices(tmp_path, rootfs):
     assert sections(machine, rootfs, "NVIDIA_VISIBLE_DEVICES=all")[0] == []
     with pytest.raises(ConfigError, match="VISIBLE_DEVICES=0: no NVIDIA driver is loaded"):
         sections(machine, rootfs, "NVIDIA_VISIBLE_DEVICES=0")
+
+
+# --- a driver whose files are elsewhere, nodes that are not there
+
+
+def test_the_drivers_files_can_be_elsewhere(tmp_path, rootfs):
+    machine = workstation(tmp_path / "host")
+    elsewhere = Machine(machine.root / "run/nvidia/driver")
+    install(elsewhere)
+    asked = request.find(config("NVIDIA_VISIBLE_DEVICES=0"), Notes(), Policy())
+    asked.driver_root = "/run/nvidia/driver"
+    tree, libraries = Tree("/state/hpc"), loader.Libraries()
+    with Image(str(rootfs)) as image:
+        made, _ = stage.sections(asked, machine.host(), image, tree, Notes(), libraries)
+    mounts = {
+        one["containerPath"]: one["hostPath"] for _, held in made for one in held.get("mounts", ())
+    }
+    library = f"libcuda.so.{VERSION}"
+    source = f"/usr/lib/x86_64-linux-gnu/{library}"
+    assert mounts[f"/run/ocirt/hpc/lib64/{library}"] == f"{elsewhere.root}{source}"
+    assert mounts["/usr/bin/nvidia-smi"] == f"{elsewhere.root}/usr/bin/nvidia-smi"
+    nodes = [one["path"] for _, held in made for one in held.get("deviceNodes", ())]
+    assert "/dev/nvidia0" in nodes
+    asked.driver_root = "/nowhere"
+    with (
+        Image(str(rootfs)) as image,
+        pytest.raises(ConfigError, match=r"no library of the loaded.* below .*/host/nowhere"),
+    ):
+        stage.sections(asked, machine.host(), image, tree, Notes(), libraries)
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("/dev/nvidia0", "nvidia-modprobe -c 0"),
+        ("/dev/nvidiactl", "nvidia-modprobe -c 255"),
+        ("/dev/nvidia-uvm", "nvidia-modprobe -u -c 0"),
+        ("/dev/nvidia-uvm-tools", "nvidia-modprobe -u -c 0"),
+    ],
+)
+def test_who_cannot_make_nodes_is_told_who_can(tmp_path, rootfs, path, command):
+    machine = workstation(tmp_path / "host")
+    install(machine)
+    del machine.nodes[path]
+    asked = request.find(config("NVIDIA_VISIBLE_DEVICES=0"), Notes(), Policy())
+    with Image(str(rootfs)) as image:
+        given = (image, Tree("/state/hpc"), Notes(), loader.Libraries())
+        assert stage.sections(asked, machine.host(), *given)[0]
+        asked.new_nodes = False
+        with pytest.raises(ConfigError) as caught:
+            stage.sections(asked, machine.host(), *given)
+    said = str(caught.value)
+    assert said.startswith(f"process.env: NVIDIA_VISIBLE_DEVICES=0: {path}: is not there, and")
+    assert said.endswith(f"as root on the host: {command}")
 
 
 # --- the loader
@@ -409,9 +463,39 @@ def test_swarm_and_capabilities_and_requirements(tmp_path):
         request.find(config(*env, "NVIDIA_DRIVER_CAPABILITIES=graphics"), Notes(), told)
 
 
+def test_more_of_what_the_toolkit_was_told(tmp_path):
+    told = toolkit(
+        Machine(tmp_path),
+        "[features]\nignore-imex-channel-requests = true\n"
+        "no-additional-gids-for-device-nodes = true\n"
+        '[nvidia-container-cli]\nroot = "/run/nvidia/driver"\n'
+        '[nvidia-container-runtime.modes.legacy]\ncuda-compat-mode = "disabled"\n',
+    )
+    notes = Notes()
+    found = request.find(config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_IMEX_CHANNELS=0"), notes, told)
+    assert (found.channels, found.gids, found.compat) == ([], False, False)
+    assert found.driver_root == "/run/nvidia/driver"
+    assert notes.left_out[0][0] == "NVIDIA_IMEX_CHANNELS"
+    told = toolkit(Machine(tmp_path), "[features]\ndisable-cuda-compat-lib-hook = true\n")
+    assert not request.find(config("NVIDIA_VISIBLE_DEVICES=0"), Notes(), told).compat
+
+
+def test_what_the_toolkit_was_told_by_anybody_does_not_count(tmp_path):
+    machine = Machine(tmp_path)
+    toolkit(machine, "disable-require = true\n")
+    (tmp_path / "etc/nvidia-container-runtime/config.toml").chmod(0o666)
+    with pytest.raises(ConfigError, match=r"config.toml: .*has to belong to root"):
+        policy.load(machine.host())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("features = 1\n", "config.toml: features: expected a table"),
+        (
+            "[features]\nno-additional-gids-for-device-nodes = 1\n",
+            "features.no-add.*: expected true",
+        ),
         ("x = ", "config.toml: "),
         ("disable-require = 1\n", "disable-require: expected true or false"),
     ],
