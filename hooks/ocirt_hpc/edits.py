@@ -129,7 +129,8 @@ def node_edits(found: Iterable[Node]) -> dict[str, Any]:
 
     Read and write, never mknod: no program needs that.
     """
-    made, gids = [], []
+    made: list[dict[str, Any]] = []
+    gids = []
     for node in found:
         made.append(
             {
@@ -143,6 +144,8 @@ def node_edits(found: Iterable[Node]) -> dict[str, Any]:
                 "permissions": "rw",
             }
         )
+        if node.source:
+            made[-1]["hostPath"] = node.source
         if node.gid and node.mode & 0o006 != 0o006 and node.gid not in gids:
             gids.append(node.gid)
     return {"deviceNodes": made, "additionalGids": gids}

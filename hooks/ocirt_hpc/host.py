@@ -25,7 +25,10 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 class Node:
-    """A device node: path, kind (b, c), numbers, permissions, owner; `there` if the host has it."""
+    """A device node: path, kind (b, c), numbers, permissions, owner.
+
+    there: whether the host has it.  source: where, if not at the same path.
+    """
 
     def __init__(
         self,
@@ -38,8 +41,10 @@ class Node:
         gid: int = 0,
         kind: str = "c",
         there: bool = False,
+        source: str = "",
     ) -> None:
         self.path = path
+        self.source = source
         self.kind = kind
         self.major = major
         self.minor = minor
@@ -191,6 +196,7 @@ class Host:
             gid=seen.st_gid,
             kind=kind,
             there=True,
+            source=self.dev_root and self.dev_root + path,
         )
 
     def pci(self, address: str) -> Pci | None:

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from tests.integration import engines
+from tests.integration import engines, gpu_node
 from tests.integration.support import UNIFIED, cgroup_hierarchies, eventually, only_ocirt
 
 pytestmark = only_ocirt("is set up by `ocirt setup slurm`")
@@ -41,14 +41,15 @@ SlurmctldPidFile={top}/slurmctld.pid
 SlurmdPidFile={top}/slurmd.pid
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/cgroup
-TaskPlugin=task/none
+TaskPlugin=task/cgroup
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
 KillWait=1
 ReturnToService=2
-NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port=17818 CPUs=2 RealMemory=1000
+GresTypes=gpu
+NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port=17818 CPUs=2 RealMemory=1000 Gres=gpu:8
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
 """
 
@@ -87,12 +88,13 @@ class Cluster:
         with open(self.conf, "w") as file:
             file.write(CONF.format(top=self.top, host=host, node=NODE))
         with open(f"{self.top}/etc/slurm/cgroup.conf", "w") as file:
-            file.write("CgroupPlugin=cgroup/v1\n")
+            file.write("CgroupPlugin=cgroup/v1\nConstrainDevices=yes\n")
         line = [self.runtime, "setup", "slurm", "--root", self.top, "--path", self.runtime]
         if OLD:
             line.append("--slurm-22")
         done = engines.call(line)
         assert done.code == 0, done
+        self.furnish()
         key = f"{self.top}/munge/key"
         with open(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(os.urandom(128))
@@ -105,6 +107,14 @@ class Cluster:
         self._spawn("slurmctld", "-D", "-f", self.conf)
         self._spawn("slurmd", "-D", "-f", self.conf, "-N", NODE)
         assert eventually(lambda: "idle" in self.root_does("sinfo", "-h").out), self.log()
+
+    def furnish(self):
+        """Put eight GPUs into the node, which Slurm gives out and /etc/ocirt names."""
+        gpu_node.furnish(f"{self.top}/gpus")
+        os.chmod(f"{self.top}/gpus", 0o755)
+        shutil.copytree(f"{self.top}/gpus/etc/ocirt", f"{self.top}/accounts/ocirt")
+        with open(f"{self.top}/etc/slurm/gres.conf", "w") as file:
+            file.write(f"NodeName={NODE} Name=gpu File={self.top}/gpus/node/dev/nvidia[0-7]\n")
 
     def _spawn(self, *argv):
         log = f"{self.top}/{argv[0]}.log"
@@ -310,7 +320,7 @@ def test_a_job_that_ignores_its_signal_is_killed(slurm):
 
 def test_a_killed_runtime_takes_the_container_along(slurm):
     slurm.begin("exec sleep 1000")
-    (pid,) = [pid for pid, text in slurm.world.processes().items() if " run --pmi-fd " in text]
+    (pid,) = [pid for pid, text in slurm.world.processes().items() if text.startswith("ocirt run ")]
     os.kill(pid, 9)
     slurm.forget()
 
@@ -350,3 +360,53 @@ def test_a_root_that_somebody_else_made_is_refused(slurm):
     finally:
         time.sleep(0.1)
         os.rmdir(ROOT)
+
+
+# --- GPUs that the job was given, and no others
+
+
+@contextlib.contextmanager
+def annotated(slurm, **annotations):
+    """Have the bundle ask for something, and leave it as it was."""
+    path = f"{slurm.bundle}/config.json"
+    with open(path) as file:
+        before = file.read()
+    config = json.loads(before)
+    config["annotations"] = {f"ocirt.hpc/{name}": value for name, value in annotations.items()}
+    with open(path, "w") as file:
+        json.dump(config, file)
+    try:
+        yield
+    finally:
+        with open(path, "w") as file:
+            file.write(before)
+
+
+GIVEN = f"{gpu_node.LIST}; echo; echo $CUDA_VISIBLE_DEVICES; cat nvidia0 2>&1"
+
+
+def step(slurm, count, script=GIVEN):
+    container = f"--container={slurm.bundle}"
+    return slurm("srun", "--quiet", f"--gres=gpu:{count}", container, "sh", "-c", script)
+
+
+def test_a_step_gets_the_gpus_of_its_job(slurm):
+    """Slurm 22.05 tells the runtime nothing of these: it is the devices cgroup of the job."""
+    with annotated(slurm, gpus="all"):
+        done = step(slurm, 2)
+    assert done.out, (done, slurm.log())
+    nodes, visible, opened = done.out.splitlines()
+    assert nodes.split() == sorted([*gpu_node.CONTROL, "nvidia0", "nvidia1"])
+    assert visible == "0,1"
+    assert gpu_node.opened(opened) == ["allowed"]
+
+
+def test_a_gpu_of_another_job_is_refused(slurm):
+    with annotated(slurm, gpus="0"):  # whose node is /dev/nvidia2
+        done = step(slurm, 2)
+    assert done.code == 1
+    assert "GPU 0 is not of this job (the job's cgroup gives it 2, 3)" in done.err
+
+
+def test_who_asks_for_no_gpu_gets_none(slurm):
+    assert step(slurm, 1, "ls /dev/nvidia* 2> /dev/null || echo none").out == "none\n"

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 LOCAL = "CUDA_VISIBLE_DEVICES"
-IN_A_JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "JOB_ID", "_CONDOR_JOB_AD")
+# `srun --container` of Slurm 22.05 hands a runtime SLURMD_NODENAME and nothing more of the job.
+IN_A_JOB = ("SLURM_JOB_ID", "SLURMD_NODENAME", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "JOB_ID",
+            "_CONDOR_JOB_AD")  # fmt: skip
 
 
 class Allocation:
