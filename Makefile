@@ -36,6 +36,9 @@ engines: ## the engine tests with ocirt and runc, here and on cgroup v2, into do
 bench: bytecode ## race against runc and crun; ARGS=--quick
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/lifecycle.py $(ARGS)
 
+bench-launch: bytecode ## one `launch` against N times `run`; ARGS="--ranks 16"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/launch.py $(ARGS)
+
 bench-hpc: bytecode ## what the HPC stage costs a container; ARGS=--quick
 	$(BIN)/python bench/hpc.py $(ARGS)
 
@@ -82,5 +85,5 @@ clean: ## remove what builds and tests left
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration conformance engines bench bench-hpc init fuzz launcher deb rpm ops.h shape \
+.PHONY: help setup test check unit integration conformance engines bench bench-launch bench-hpc init fuzz launcher deb rpm ops.h shape \
 	bytecode share example format clean

@@ -615,6 +615,13 @@ def find(name: str) -> str | None:
     return beside if os.access(beside, os.X_OK) else shutil.which(name, path=ENVIRONMENT["PATH"])
 
 
+def find_busybox() -> str:
+    path = shutil.which("busybox", path=ENVIRONMENT["PATH"])
+    if not path:
+        raise BenchError("busybox is missing (Debian: busybox-static)")
+    return path
+
+
 def contenders(chosen: list[str] | None, folder: str) -> list[Runtime]:
     found = []
     for item in chosen or RUNTIMES:
@@ -630,11 +637,8 @@ def contenders(chosen: list[str] | None, folder: str) -> list[Runtime]:
 
 
 def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
-    busybox = shutil.which("busybox", path=ENVIRONMENT["PATH"])
-    if not busybox:
-        raise BenchError("busybox is missing (Debian: busybox-static)")
     enter_private_world(folder)
-    bench = Bench(folder, busybox, contenders(args.runtime, folder))
+    bench = Bench(folder, find_busybox(), contenders(args.runtime, folder))
     rounds = 5 if args.quick else args.rounds
     machine = host()
     parallel: dict[str, float] = {}
@@ -667,24 +671,18 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     return result
 
 
-def main() -> int:
-    args = options()
+def in_a_world(work: Callable[[str], int]) -> int:
+    """Call `work` with a folder in a child of ours, with which its mounts end; return its code."""
     if os.geteuid() != 0:
         print("bench: needs root (namespaces, cgroups)", file=sys.stderr)
         return 1
     folder = tempfile.mkdtemp(prefix="ocirt-bench-")
     try:
-        # The namespace ends with the child, and every mount in it.
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                result = measure(args, folder)
-                print(json.dumps(result, indent=2) if args.format == "json" else report(result))
-                faults = over_budget(result) if args.gate else []
-                for fault in faults:
-                    print(f"bench: over budget: {fault}", file=sys.stderr)
-                code = 1 if faults else 0
+                code = work(folder)
             except BenchError as error:
                 print(f"bench: {error}", file=sys.stderr)
             except BaseException:
@@ -695,6 +693,20 @@ def main() -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
         os.rmdir(folder)
+
+
+def main() -> int:
+    args = options()
+
+    def work(folder: str) -> int:
+        result = measure(args, folder)
+        print(json.dumps(result, indent=2) if args.format == "json" else report(result))
+        faults = over_budget(result) if args.gate else []
+        for fault in faults:
+            print(f"bench: over budget: {fault}", file=sys.stderr)
+        return 1 if faults else 0
+
+    return in_a_world(work)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from ocirt.undo import Undo, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Hashable, Iterable
     from types import TracebackType
     from typing import Any, Self
 
@@ -79,6 +79,8 @@ class Wish:
         self.bundle = bundle
         self.config_name = "config.json"
         self.config: dict[str, Any] | None = None  # the bundle's, where it has been read
+        self.same: dict[Hashable, list[Op]] | None = None  # see plan.Context
+        self.program = -1  # a sealed copy of the init, where there is one for several
         self.cpus = ""  # those that the program may use, "" for all
         self.cgroup: dict[str, Any] | None = None  # the record of one to share with others
         self.console_socket = ""
@@ -198,7 +200,8 @@ class Draft:
 
             source = notify.folder(self.wish.root, self.wish.container_id)
             self.config = notify.configured(self.config, source)
-        checks.run(self.config, unprivileged=self.wish.unprivileged)
+        if self.edits is not None or not self.wish.same:  # else the first one has been checked
+            checks.run(self.config, unprivileged=self.wish.unprivileged)
         self.rootfs = bundles.rootfs(self.config, self.bundle)
         self.linux = self.config.get("linux") or {}
         self.manager = self._manager()
@@ -248,6 +251,7 @@ class Draft:
             context.keep_fd = handover.pmi_fd(self.config)
         context.gate = wish.gate
         context.cpus = wish.cpus
+        context.same = None if self.edits else wish.same
         context.die_with_runtime = not wish.detach
         context.seccomp_cache = wish.seccomp_cache
         if self.edits is not None:
@@ -393,12 +397,12 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
     if readiness:
         undo.add(readiness.close)
 
-    init = Init(draft.plan, draft.context.slots)
+    init = Init(draft.plan, draft.context.slots, again=draft.context.same is not None)
     init.explain = draft.explain
     fds: list[int] = []
     undo.add(close_all, fds)
     undo.add(init.kill)
-    init.spawn(wish.stdio)  # it starts up while the cgroup is made
+    init.spawn(wish.stdio, wish.program)  # it starts up while the cgroup is made
     make_groups(draft, undo, record, init.stage0)
     if record["host_mounts"] is not None:
         undo.add(mounts.detach, draft.rootfs, record["host_mounts"])
@@ -491,7 +495,7 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
     init.close()
     for step in done:
         step()
-    made = Made(container, init.pid, console, draft.warnings(), init.warnings)
+    made = Made(container, init.pid, console, [], init.warnings)
     made.listener = readiness
     return made
 

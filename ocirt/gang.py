@@ -16,6 +16,7 @@ from ocirt import container, log
 from ocirt.create import Draft, steps
 from ocirt.errors import At, Error, Exists, HookError
 from ocirt.kernel import procfs, signals
+from ocirt.launch import sealed_copy
 from ocirt.undo import Undo
 
 TYPE_CHECKING = False
@@ -61,6 +62,9 @@ class Rank:
         self.wish.stdio = stdio
         with At(self.name):
             self.draft = Draft(self.wish)
+            if not self.number:  # what is to be said of the bundle is said once
+                for warning in self.draft.warnings():
+                    log.warning(warning)
         return self.draft
 
     def step(self) -> int:
@@ -127,9 +131,14 @@ class Gang:
             if os.path.lexists(os.path.join(rank.root, rank.name)):
                 with At(rank.name):
                     raise Exists
+        program = sealed_copy()
+        for rank in self.ranks:
+            assert rank.wish is not None
+            rank.wish.program = program
         # The first one alone: what is wrong with the bundle shows before there are many.
         self._make(self.ranks[:1])
         self._make(self.ranks[1:])
+        os.close(program)
 
     def _share(self, draft: Draft) -> None:
         """Make the cgroup that all ranks are to live in, as the first one's config says."""

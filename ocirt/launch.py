@@ -85,10 +85,12 @@ class Init:
 
     pid: of the container's first process, 0 until stage 0 has cloned it.
     explain: adds what is known outside about the op that failed with an errno.
+    again: whether ops of the plan are those of other inits, too.
     """
 
-    def __init__(self, plan: list[Op], slots: dict[str, int]) -> None:
+    def __init__(self, plan: list[Op], slots: dict[str, int], *, again: bool = False) -> None:
         self.plan = plan
+        self.again = again
         self.pid = 0
         self.console = -1
         self._handed = -1  # the descriptor that came last
@@ -110,13 +112,16 @@ class Init:
         assert self._socket is not None
         return self._socket.fileno()
 
-    def spawn(self, stdio: tuple[int, ...] = (0, 1, 2)) -> None:
-        """Start stage 0 with these descriptors as stdin, stdout, stderr; it waits for part 1."""
+    def spawn(self, stdio: tuple[int, ...] = (0, 1, 2), program: int = -1) -> None:
+        """Start stage 0 with these descriptors as stdin, stdout, stderr; it waits for part 1.
+
+        program: a sealed copy of the init; without it one is made for this init alone.
+        """
         self._socket, theirs = socketpair()
         moved = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
         copy = -1
         try:
-            copy = sealed_copy()
+            copy = sealed_copy() if program < 0 else program
             os.set_inheritable(theirs.fileno(), True)
             # With no signal blocked; the init itself resets the dispositions.
             self._stage0 = os.posix_spawn(
@@ -128,7 +133,7 @@ class Init:
             )
         finally:
             theirs.close()
-            if copy >= 0:
+            if copy >= 0 and copy != program:
                 os.close(copy)
 
     def send_outside(self, fds: list[tuple[str, int]]) -> None:
@@ -143,7 +148,7 @@ class Init:
         for word, _ in fds:
             self._slots[word] = self._sent
             self._sent += 1
-        data = vocabulary.encode(ops, first, self._slots)
+        data = vocabulary.encode(ops, first, self._slots, again=self.again)
         if len(fds) > _FDS_PER_MESSAGE:
             raise Error(f"the plan needs {len(fds)} descriptors, more than {_FDS_PER_MESSAGE}")
         ancillary = []

@@ -16,10 +16,12 @@ from ocirt.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from typing import Any
 
     from ocirt.cli.options import Arguments
     from ocirt.cli.settings import Settings
+    from ocirt.plan.ops import Op
 
 USAGE = "-n N [options] BUNDLE [PROGRAM [ARG ...]]"
 WORDS = (1, None)
@@ -76,12 +78,14 @@ def run(arguments: Arguments, settings: Settings) -> int:
     streams = _streams(arguments, size)
     config = _room(config, 4 * size + 64)
     wishes = []
+    same: dict[Hashable, list[Op]] = {}
     for number, name in enumerate(names):
         wish = Wish(name, settings.root, bundle)
         create.settle(wish, settings)
         wish.no_pivot = arguments.no_pivot
         wish.no_new_keyring = arguments.no_new_keyring
         wish.detach = wish.notify = False
+        wish.same = same
         wish.devices = [ranks.expand(one, number, size, "--device") for one in arguments.device]
         env = ranks.variables(styles, number, size)
         env += [_variable(one, number, size) for one in arguments.env]

@@ -24,7 +24,7 @@ from ocirt.plan.ops import ASK_READY, Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from typing import Any
 
     Stage = Callable[[dict[str, Any], "Context"], list[Op]]
@@ -57,6 +57,7 @@ class Context:
     cpus            the CPUs that the program may use, "" for all
     keep_fd         a descriptor that the program gets besides those that follow 2, or -1
     slots           the number of each descriptor that the plan calls by a word
+    same            what containers of one bundle have in common, as far as it is compiled; or None
     """
 
     def __init__(self, config: dict[str, Any], container_id: str, bundle: str, rootfs: str) -> None:
@@ -89,6 +90,16 @@ class Context:
         self.rdma_devices: dict[str, str] = {}
         self.links: list[tuple[str, str, str]] = []
         self.slots: dict[str, int] = {}
+        self.same: dict[Hashable, list[Op]] | None = None
+
+    def once(self, key: Hashable, compiler: Callable[..., list[Op]], *given: Any) -> list[Op]:
+        """Return what `compiler` makes of `given`, which is the same for all of the bundle."""
+        if self.same is None:
+            return compiler(*given)
+        found = self.same.get(key)
+        if found is None:
+            found = self.same[key] = compiler(*given)
+        return found
 
     def in_user_namespace(self) -> bool:
         """Whether the container is in one, be it that the runtime is (Podman, rootlesskit)."""
@@ -218,6 +229,22 @@ INSIDE: tuple[Stage, ...] = (
 )  # fmt: skip
 
 
+# What depends on more than the bundle: on the id, the environment, the cgroup, the CPUs.  Several
+# containers of one bundle (`Context.same`) have the other stages compiled once.
+OWN = frozenset(
+    (
+        _outside,
+        mounts.trees,
+        _device_program,
+        namespaces.settle,
+        mounts.make,
+        hookpoints.before_pivot,
+        _find,
+        hookpoints.at_start,
+    )
+)
+
+
 ENTER_OUTSIDE: tuple[Stage, ...] = (
     entering.outside,            # with the runtime's privileges: oom_score_adj, CPU affinity
     entering.join,               # last, since the runtime's own files may then be out of reach
@@ -266,7 +293,10 @@ def compile_entry(config: dict[str, Any], context: Context) -> list[Op]:
 def _compile(stages: tuple[Stage, ...], config: dict[str, Any], context: Context) -> list[Op]:
     ops: list[Op] = []
     for stage in stages:
-        ops += stage(config, context)
+        if stage in OWN:
+            ops += stage(config, context)
+        else:
+            ops += context.once(stage, stage, config, context)
     return ops
 
 

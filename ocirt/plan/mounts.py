@@ -152,7 +152,9 @@ def make(config: dict[str, Any], context: Context) -> list[Op]:
     for index, mount in enumerate(mounts):
         where = f"mounts[{index}]"
         with At(where):
-            ops += _one(index, mount, where, label, config, context)
+            given = (index, mount, where, label, config, context)
+            own = mount.get("type") == "cgroup"
+            ops += _one(*given) if own else context.once(where, _one, *given)
     return ops
 
 

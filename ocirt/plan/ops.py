@@ -164,6 +164,8 @@ class Op(tuple):  # type: ignore[type-arg] # subscripting costs an import
     def __new__(cls, name: str, args: tuple[Any, ...] = (), where: str = "", what: str = "") -> Op:
         return tuple.__new__(cls, (name, args, where, what))
 
+    written = b""  # as `encode` writes it, where that is kept
+
     name = property(lambda self: self[0])
     args = property(lambda self: self[1])
     where = property(lambda self: self[2])
@@ -181,36 +183,46 @@ def _strings(values: Iterable[str]) -> bytes:
     return _LEN.pack(len(data), len(items)) + data + bytes(-len(data) % 8)
 
 
-def encode(ops: list[Op], first: int, slots: dict[str, int]) -> bytes:
+def encode(ops: list[Op], first: int, slots: dict[str, int], *, again: bool = False) -> bytes:
     """Write `ops` down as one part of a plan.
 
     first: index of ops[0] in the whole plan.  slots: the slot of each word used as an fd.
+    again: whether some of these ops may come again, and are to keep what they come to.
     A str that holds a NUL is refused with ConfigError unless it is given as bytes.
     """
     parts: list[bytes] = []
     total = 0
-    for name, args, where, _ in ops:
-        code, types = CODES[name]
-        body = b""
-        for kind, value in zip(types, args, strict=True):
-            if kind == "i":
-                body += _INT.pack(value) if value < 1 << 63 else _UINT.pack(value)
-            elif kind == "f":
-                body += _INT.pack(slots[value] if value else -1)
-            elif kind == "s":
-                if value.__class__ is str and "\0" in value:
-                    raise ConfigError(where, "holds a NUL character")
-                body += _text(value)
-            else:
-                if any("\0" in item for item in value):
-                    raise ConfigError(where, "holds a NUL character")
-                body += _strings(value)
-        parts.append(_OP.pack(code, len(types), 8 + len(body)))
-        parts.append(body)
-        total += 8 + len(body)
+    for op in ops:
+        part = op.written or _written(op, slots, again)
+        parts.append(part)
+        total += len(part)
     if total > LARGEST:
         raise ConfigError(f"the plan is {total} bytes long, more than {LARGEST}")
     return b"".join([_HEAD.pack(MAGIC, first, len(ops), total), *parts])
+
+
+def _written(op: Op, slots: dict[str, int], keep: bool) -> bytes:
+    name, args, where, _ = op
+    code, types = CODES[name]
+    body = b""
+    for kind, value in zip(types, args, strict=True):
+        if kind == "i":
+            body += _INT.pack(value) if value < 1 << 63 else _UINT.pack(value)
+        elif kind == "f":
+            body += _INT.pack(slots[value] if value else -1)
+            keep = False
+        elif kind == "s":
+            if value.__class__ is str and "\0" in value:
+                raise ConfigError(where, "holds a NUL character")
+            body += _text(value)
+        else:
+            if any("\0" in item for item in value):
+                raise ConfigError(where, "holds a NUL character")
+            body += _strings(value)
+    part = _OP.pack(code, len(types), 8 + len(body)) + body
+    if keep:
+        op.written = part
+    return part
 
 
 def header() -> str:

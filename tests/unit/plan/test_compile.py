@@ -19,6 +19,9 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 CONFIGS = sorted(path.stem for path in GOLDEN.glob("*.json"))
 
 
+MAPPING = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Host:
     """A machine with AppArmor, every capability, and /proc/kcore."""
@@ -75,6 +78,48 @@ def test_every_plan_can_be_written_down(name: str, machine: Host) -> None:
             int.from_bytes(data[i : i + 4], "little") for i in range(0, 16, 4)
         )
         assert (magic, index, count, size) == (ops.MAGIC, first, len(part), len(data) - 16)
+
+
+def of_rank(config: dict[str, Any], host: Host, rank: int, linux: dict[str, Any]) -> Any:
+    """Return the config and the context of one of several containers of a bundle."""
+    process = {**config["process"], "env": [*config["process"]["env"], f"RANK={rank}"]}
+    config = {**config, "process": process, "linux": {**config["linux"], **linux}}
+    context = context_of(config, host)
+    context.container_id = f"web-{rank}"
+    folder = f"/sys/fs/cgroup/pids/web-{rank}"
+    context.attach_files = [("cgroup.pids", f"{folder}/tasks")]
+    context.cgroup_mounts = lambda dest, private: [
+        ("tmpfs", "tmpfs", dest, ""), ("bind", folder, f"{dest}/pids", ""),
+    ]  # fmt: skip
+    context.cgroup_program = b"" if rank else b"12345678"
+    context.cpus = str(rank)
+    return config, context
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("linux", [{}, {"uidMappings": MAPPING, "gidMappings": MAPPING}])
+def test_what_ranks_have_in_common_is_compiled_once_and_comes_to_the_same(
+    name: str, linux: dict[str, Any], machine: Host
+) -> None:
+    config = json.loads((GOLDEN / f"{name}.json").read_text())
+    tmpfs = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}
+    config["mounts"] = [*config["mounts"], tmpfs]
+    if linux:
+        spaces = [one for one in config["linux"]["namespaces"] if one["type"] != "user"]
+        linux = {**linux, "namespaces": [*spaces, {"type": "user"}]}
+    same: dict[Any, list[ops.Op]] = {}
+    for rank in range(3):
+        alone, context = of_rank(config, machine, rank, linux)
+        expected = plan.compile(alone, context)
+        slots = {op.args[0]: 0 for op in expected if op.name in ("attach", "gate", "join")}
+        alone, twin = of_rank(config, machine, rank, linux)
+        twin.same = same
+        found = plan.compile(alone, twin)
+        assert found == expected
+        assert twin.slots == context.slots
+        data = ops.encode(found, 0, slots | twin.slots, again=True)
+        assert data == ops.encode(expected, 0, slots | context.slots)
+    assert len(same) > 20
 
 
 HOSTS_OWN = [
