@@ -11,9 +11,14 @@ goes to the verbs in ocirt/cli, which need no record.
 
 Native byte order, so that C reads it as it is:
 
-    char[4] magic "OCQ1" · u32 bytes of the file · u32 flags · u32 count of texts
+    char[4] magic "OCQ2" · u32 bytes of the file · u32 flags · u32 count of texts
     s64 pid · u64 start time
-    then each text: u32 length, the bytes, a NUL
+    u64 inode · u64 bytes · s64 last change, in ns: of the state.json that it goes with
+    then each text: u32 length, the bytes, a NUL; the first is the id
+    u32 all before, as one number with the first byte in front, modulo SUM
+
+So a record that was cut off, changed, copied from another container or left behind by a change of
+the state is none: the launcher believes it only whole, of our own user, and with its state.json.
 """
 
 from __future__ import annotations
@@ -30,11 +35,12 @@ if TYPE_CHECKING:
     from ocirt.state import Container
 
 NAME = "quick"
-MAGIC = b"OCQ1"
+MAGIC = b"OCQ2"
+SUM = (1 << 32) - 5  # a prime: no change of one place is a multiple of it
 START, KILL, DELETE = 1, 2, 4  # flags: the verb needs no Python
 
-_HEAD = Struct("=4sIIIqQ")
-_LENGTH = Struct("=I")
+_HEAD = Struct("=4sIIIqQQQq")
+_NUMBER = Struct("=I")
 
 
 def flags(container: Container, manager: Manager | None) -> int:
@@ -54,23 +60,25 @@ def flags(container: Container, manager: Manager | None) -> int:
 
 
 def record(container: Container, manager: Manager | None) -> bytes:
-    """Return the record of a container that has been made."""
+    """Return the record of a container that has been made, and whose state is not to change."""
     document = container.document("created")
     # The id holds neither quotes nor blanks, so that this is found where it belongs.
     split = f'"pid": {container.pid},\n  "status": "created"'
     before, found, after = jsonio.dumps(document, indent=2).partition(split)
     assert found
-    texts = [f'{before}"pid": ', ',\n  "status": "', f'"{after}']
+    texts = [container.id, f'{before}"pid": ', ',\n  "status": "', f'"{after}']
     texts.append((manager.freeze_file() or "") if manager else "")
     texts += manager.directories() if manager else []
     body = b""
     for text in texts:
         data = text.encode("utf-8", "surrogateescape")
-        body += _LENGTH.pack(len(data)) + data + b"\0"
-    size = _HEAD.size + len(body)
-    start_time = container.record["start_time"]
-    allowed = flags(container, manager)
-    return _HEAD.pack(MAGIC, size, allowed, len(texts), container.pid, start_time) + body
+        body += _NUMBER.pack(len(data)) + data + b"\0"
+    size = _HEAD.size + len(body) + _NUMBER.size
+    numbers = (flags(container, manager), len(texts), container.pid, container.record["start_time"])
+    state = os.stat(container.state_file)
+    stamp = (state.st_ino, state.st_size, state.st_mtime_ns)
+    whole = _HEAD.pack(MAGIC, size, *numbers, *stamp) + body
+    return whole + _NUMBER.pack(int.from_bytes(whole, "big") % SUM)
 
 
 def forget(container: Container) -> None:

@@ -32,6 +32,7 @@ HPC_NAME = "hpc.json"
 
 # What every record has, and verbs rely on.
 FIELDS: tuple[tuple[str, tuple[type, ...]], ...] = (
+    ("id", (str,)),
     ("bundle", (str,)),
     ("rootfs", (str,)),
     ("created", (str,)),
@@ -107,6 +108,11 @@ class Container:
         self._lock = -1
 
     @property
+    def state_file(self) -> str:
+        """Path of the record that the verbs read."""
+        return os.path.join(self.directory, "state.json")
+
+    @property
     def fifo(self) -> str:
         """Path of the start gate."""
         return os.path.join(self.directory, "exec.fifo")
@@ -131,7 +137,7 @@ class Container:
 
     def save(self) -> None:
         """Write state.json."""
-        write_whole(os.path.join(self.directory, "state.json"), jsonio.dumps(self.record))
+        write_whole(self.state_file, jsonio.dumps(self.record))
 
     def save_config(self, config: dict[str, Any]) -> None:
         """Keep the config for the verbs to come."""
@@ -343,11 +349,15 @@ def load(root: str, container_id: str) -> Container:
     """Read a container's record; NotFound when there is none."""
     check_id(container_id)
     directory = os.path.join(root, container_id)
-    if owner(directory) is None:
+    uid = owner(directory)
+    if uid is None:
         raise NotFound
     path = os.path.join(directory, "state.json")
     try:
         record = jsonio.load(path)
+        written_by = os.lstat(path).st_uid
+    except FileNotFoundError:
+        raise NotFound from None
     except KernelError as error:
         if error.errno in (ENOENT, ENOTDIR):
             raise NotFound from None
@@ -360,4 +370,10 @@ def load(root: str, container_id: str) -> Container:
     for field, kinds in FIELDS:
         if record.get(field).__class__ not in kinds:
             raise ConfigError(path, field, "missing, or of another type than was written")
+    if record["phase"] != CREATING and None in (record.get("pid"), record.get("start_time")):
+        raise ConfigError(path, "start_time: missing, or of another type than was written")
+    if record["id"] != container_id:
+        raise ConfigError(path, "id", f"of another container, {record['id']}")
+    if written_by != uid:
+        raise StateError(f"{path}: belongs to user {written_by}, its directory to user {uid}")
     return Container(root, container_id, record)

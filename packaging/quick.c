@@ -28,8 +28,9 @@ enum { PYTHON = -1, DONE = 0 };
 
 /* ocirt/quick.py */
 enum { START = 1, KILL = 2, DELETE = 4 };
-enum { BEFORE_PID, BEFORE_STATUS, AFTER_STATUS, FREEZE_FILE, FIRST_DIRECTORY };
+enum { ID, BEFORE_PID, BEFORE_STATUS, AFTER_STATUS, FREEZE_FILE, FIRST_DIRECTORY };
 enum { LARGEST = 1 << 20, MOST_TEXTS = 64 };
+static const uint64_t SUM = (UINT64_C(1) << 32) - 5;
 
 /* asm-generic/unistd.h; musl of Debian 12 lacks the names */
 enum { NR_PIDFD_SEND_SIGNAL = 424, NR_PIDFD_OPEN = 434 };
@@ -39,6 +40,8 @@ struct head {
     uint32_t bytes, flags, texts;
     int64_t pid;
     uint64_t start_time;
+    uint64_t inode, size; /* of state.json */
+    int64_t changed;
 };
 
 struct record {
@@ -164,12 +167,24 @@ static int read_arguments(char **argv, struct call *call)
 
 /* --- the record */
 
+/* What only its owner, which is us, can have written. */
+static int is_ours(const struct stat *st, mode_t kind)
+{
+    return (st->st_mode & S_IFMT) == kind && st->st_uid == geteuid() &&
+           (st->st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
 static int open_container(const struct call *call)
 {
     char path[PATH_MAX];
+    struct stat st;
     if (snprintf(path, sizeof path, "%s/%s", call->root, call->id) >= (int)sizeof path)
         return -1;
-    return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0 || (fstat(dir, &st) == 0 && is_ours(&st, S_IFDIR)))
+        return dir;
+    close(dir);
+    return -1;
 }
 
 /* Returns the bytes of the record, or NULL. */
@@ -181,8 +196,8 @@ static char *read_file(int dir, uint32_t *size)
     if (fd < 0)
         return NULL;
     int whole = 0;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
-        st.st_size > (off_t)sizeof(struct head) && st.st_size < LARGEST) {
+    if (fstat(fd, &st) == 0 && is_ours(&st, S_IFREG) && st.st_size > (off_t)sizeof(struct head) &&
+        st.st_size < LARGEST) {
         *size = (uint32_t)st.st_size;
         whole = read(fd, data, *size) == (ssize_t)*size;
     }
@@ -190,7 +205,30 @@ static char *read_file(int dir, uint32_t *size)
     return whole ? data : NULL;
 }
 
-static int read_record(int dir, struct record *record)
+/* Whether the bytes are those that were written, by the number at their end. */
+static int is_intact(const char *data, uint32_t size)
+{
+    uint64_t sum = 0;
+    uint32_t written, end = size - (uint32_t)sizeof written;
+    for (uint32_t i = 0; i < end; i++) {
+        sum = sum << 8 | (unsigned char)data[i];
+        if (i % 4 == 3)
+            sum %= SUM; /* below 2^32, so the next four fit */
+    }
+    memcpy(&written, data + end, sizeof written);
+    return sum % SUM == written;
+}
+
+/* Whether state.json is the one that the record was written for. */
+static int is_current(int dir, const struct head *head)
+{
+    struct stat st;
+    return fstatat(dir, "state.json", &st, AT_SYMLINK_NOFOLLOW) == 0 && is_ours(&st, S_IFREG) &&
+           st.st_ino == head->inode && (uint64_t)st.st_size == head->size &&
+           (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec == head->changed;
+}
+
+static int read_record(int dir, const char *id, struct record *record)
 {
     uint32_t size, at = sizeof record->head;
     char *data = read_file(dir, &size);
@@ -198,9 +236,11 @@ static int read_record(int dir, struct record *record)
         return PYTHON;
     struct head *head = &record->head;
     memcpy(head, data, sizeof *head);
-    if (memcmp(head->magic, "OCQ1", 4) != 0 || head->bytes != size || head->pid <= 0 ||
-        head->texts < FIRST_DIRECTORY || head->texts > MOST_TEXTS)
+    if (memcmp(head->magic, "OCQ2", 4) != 0 || head->bytes != size || head->pid <= 0 ||
+        head->texts < FIRST_DIRECTORY || head->texts > MOST_TEXTS || !is_intact(data, size) ||
+        !is_current(dir, head))
         return PYTHON;
+    size -= sizeof(uint32_t); /* the sum */
     for (uint32_t i = 0; i < head->texts; i++) {
         uint32_t length;
         if (size - at < sizeof length)
@@ -213,7 +253,7 @@ static int read_record(int dir, struct record *record)
         record->length[i] = length;
         at += length + 1;
     }
-    return at == size ? DONE : PYTHON;
+    return at == size && strcmp(record->text[ID], id) == 0 ? DONE : PYTHON;
 }
 
 /* --- looking */
@@ -426,7 +466,7 @@ int quick_end(const char *root, const char *id, long long pid)
     if (dir < 0)
         return PYTHON;
     int done = PYTHON;
-    if (flock(dir, LOCK_EX | LOCK_NB) == 0 && read_record(dir, &record) == 0 &&
+    if (flock(dir, LOCK_EX | LOCK_NB) == 0 && read_record(dir, id, &record) == 0 &&
         record.head.pid == pid)
         done = delete(dir, &call, &record);
     close(dir); /* Python would wait for the lock */
@@ -446,7 +486,7 @@ int quick(int argc, char **argv)
      * to wait for, and whom not, is Python's to say. */
     if ((is_start || is_delete) && flock(dir, LOCK_EX | LOCK_NB) < 0)
         return PYTHON;
-    if (read_record(dir, &record) < 0)
+    if (read_record(dir, call.id, &record) < 0)
         return PYTHON;
     if (is_start)
         return start(dir, &record);
