@@ -78,11 +78,13 @@ def _explain(arguments: Arguments, settings: Settings) -> int:
     if not rows:
         sys.stdout.write("nothing was asked for\n")
         return 0
-    headings = {"edit": "edit", "what": "what", "from": "asked by", "allowed": "allowed by"}
-    widths = [max(len(row[key]) for row in [headings, *rows]) for key in headings]
-    for row in [headings, *rows]:
-        cells = [row[key].ljust(width) for key, width in zip(headings, widths, strict=True)]
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    kinds = max(len(row["edit"]) for row in rows)
+    asked = None
+    for row in rows:
+        if asked != (row["from"], row["allowed"]):
+            asked = row["from"], row["allowed"]
+            sys.stdout.write(f"{row['from']}  ({row['allowed']})\n")
+        sys.stdout.write(f"  {row['edit']:{kinds}}  {row['what']}".rstrip() + "\n")
     return 0
 
 
