@@ -21,6 +21,9 @@ check: ## format, lint, types, unit tests: seconds, no root
 unit: ## the tests that need neither root nor a kernel
 	$(BIN)/pytest -q tests/unit tests/house
 
+golden: ## write the golden plans and HPC edits anew, for a diff that a reviewer can read
+	OCIRT_GOLDEN=write $(BIN)/python -m pytest -q tests/unit/plan tests/unit/hpc/test_golden.py
+
 integration: ## real containers; OCIRT_TEST_RUNTIME=runc tests the tests
 	$(BIN)/pytest tests/integration
 
@@ -85,5 +88,5 @@ clean: ## remove what builds and tests left
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration conformance engines bench bench-launch bench-hpc init fuzz launcher deb rpm ops.h shape \
+.PHONY: help setup test check unit golden integration conformance engines bench bench-launch bench-hpc init fuzz launcher deb rpm ops.h shape \
 	bytecode share example format clean

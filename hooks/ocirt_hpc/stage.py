@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from ocirt import log
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import cdi, edits, request, site
 from ocirt_hpc.host import Host
@@ -94,6 +95,9 @@ class _Stage:
         noted = [name for name in self.annotated if name.partition("=")[0] in kinds]
         self.names = [name for name in self.names if name not in named]
         self.annotated = [name for name in self.annotated if name not in noted]
+        for file in self._cdi_files() if named or noted else ():
+            if file.fault and file.kind is None:
+                log.warning(f"CDI file left out: {file.path}: {file.fault}")
         if named:
             return request.Asked(",".join(named), "--device nvidia.com/gpu", "--device")
         if noted and applied(self.config):
@@ -133,8 +137,10 @@ class _Stage:
         )
         if asked is None:
             return []
-        from ocirt_hpc.nvidia import stage
+        from ocirt_hpc.nvidia import files, stage
 
+        with At("nvidia.capabilities in hpc.toml"):
+            files.capabilities(self.site["nvidia", "capabilities"])
         self.notes.allow(asked.asked)
         asked.limit(self.site["nvidia", "capabilities"])
         if self.site["nvidia", "disable-require"]:

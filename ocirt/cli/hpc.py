@@ -78,14 +78,20 @@ def _explain(arguments: Arguments, settings: Settings) -> int:
     if not rows:
         sys.stdout.write("nothing was asked for\n")
         return 0
-    kinds = max(len(row["edit"]) for row in rows)
-    asked = None
+    sys.stdout.write(table(rows))
+    return 0
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Return the rows of a report for people, below what asked for them."""
+    kinds = max((len(row["edit"]) for row in rows), default=0)
+    lines, asked = [], None
     for row in rows:
         if asked != (row["from"], row["allowed"]):
             asked = row["from"], row["allowed"]
-            sys.stdout.write(f"{row['from']}  ({row['allowed']})\n")
-        sys.stdout.write(f"  {row['edit']:{kinds}}  {row['what']}".rstrip() + "\n")
-    return 0
+            lines.append(f"{row['from']}  ({row['allowed']})")
+        lines.append(f"  {row['edit']:{kinds}}  {row['what']}".rstrip())
+    return "".join([f"{line}\n" for line in lines])
 
 
 def _info(arguments: Arguments, settings: Settings) -> int:

@@ -297,6 +297,31 @@ def test_what_cannot_be_given_is_refused_before_anything_exists(
     assert not os.path.exists(f"{runtime.root}/{b.id}")
 
 
+PROC = "/proc/driver/nvidia"
+BROKEN = [
+    # file of the machine, its content or None for a directory, sentence
+    (f"{PROC}/version", "?", f"process.env: NVIDIA_VISIBLE_DEVICES=0: {PROC}/version: names no"),
+    (f"{PROC}/gpus/0000:07:00.0/information", None, "0000:07:00.0/information: is a directory"),
+    (f"/usr/lib/x86_64-linux-gnu/libcuda.so.{machines.VERSION}", "x", "not an ELF file"),
+    ("/etc/nvidia-container-runtime/config.toml", "disable-require = 1\n", "expected true or"),
+]
+
+
+@pytest.mark.parametrize(("path", "content", "sentence"), BROKEN)
+def test_a_driver_half_there_is_refused_before_anything_exists(
+    runtime, bundle, gpus, host, path, content, sentence
+):
+    (gpus.root / path.lstrip("/")).unlink(missing_ok=True)
+    if content is None:
+        (gpus.root / path.lstrip("/")).mkdir()
+    else:
+        gpus.write(path, content)
+    b = bundle("true")
+    runtime.check_refusal(run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0")), "", sentence)
+    assert not os.path.exists(f"{runtime.root}/{b.id}")
+    assert host.leftovers() == []
+
+
 def test_settings_that_others_could_write_are_refused(runtime, bundle, gpus):
     (gpus.root / "hpc.toml").chmod(0o666)
     result = run(runtime, gpus, asking(bundle("true"), "NVIDIA_VISIBLE_DEVICES=0"))

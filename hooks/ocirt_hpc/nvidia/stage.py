@@ -56,13 +56,15 @@ def sections(
         if one.mig is None and one.gpu.migs:
             log.warning(f"GPU {one.name} is cut into MIG devices: as a whole it runs no programs")
 
-    nodes = container.nodes(loaded, chosen, wanted)
-    nodes += container.channels(loaded, request.channels)
+    with At(asked.where):
+        nodes = container.nodes(loaded, chosen, wanted)
+        found = files.find(loaded.files, loaded.version, wanted)
+        mounts, entries = container.file_edits(loaded.files.root, found, tree)
+    with At("process.env: NVIDIA_IMEX_CHANNELS"):
+        channels = container.channels(loaded, request.channels)
     if not request.new_nodes:
         with At(asked.where):
-            container.need(nodes)
-    found = files.find(loaded.files, loaded.version, wanted)
-    mounts, entries = container.file_edits(loaded.files.root, found, tree)
+            container.need([*nodes, *channels])
     folders = [
         f"{container.PLACE}/{name}" for name in container.LIBRARIES.values() if name in tree.folders
     ]
@@ -81,11 +83,11 @@ def sections(
         "hostPath": tree.place,
         "options": ["bind", "ro", "nosuid", "nodev", "private"],
     }
-    node = node_edits(nodes)
+    made = node_edits([*nodes, *channels])
     if not request.gids:
-        del node["additionalGids"]
+        del made["additionalGids"]
     edits = [
-        node,
+        made,
         container.drm_links(loaded, chosen) if wanted & container.GRAPHIC else {},
         {"mounts": [place]},
         mounts,
