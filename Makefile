@@ -36,7 +36,7 @@ engines: ## the engine tests with ocirt and runc, here and on cgroup v2, into do
 	$(BIN)/python conformance/engines.py $(RESULTS) --runtime $(RUNTIME) --runtime runc \
 		$(or $(ARGS),--here --tree --vm) --output docs/engines.md --check
 
-bench: bytecode ## race against runc and crun; ARGS=--quick
+bench: bytecode launcher ## race against runc and crun; ARGS=--quick
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/lifecycle.py $(ARGS)
 
 bench-launch: bytecode ## one `launch` against N times `run`; ARGS="--ranks 16"
@@ -84,7 +84,7 @@ format: ## let ruff format and repair
 
 clean: ## remove what builds and tests left
 	rm -rf build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f ocirt/init/ocirt-init packaging/ocirt
+	rm -f ocirt/init/ocirt-init packaging/ocirt ocirt/ocirt-python*
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help

@@ -12,7 +12,7 @@
 set -eu
 cd "$(dirname "$0")"
 
-BUILD="gcc libc6-dev musl-tools make git python3 python3-venv"
+BUILD="gcc libc6-dev libpython3-dev musl-tools make git python3 python3-venv"
 RUN="libseccomp2 busybox-static"
 PEERS="runc crun docker.io containerd containernetworking-plugins podman netavark catatonit uidmap
     slirp4netns rootlesskit iptables iproute2 slurmctld slurmd slurm-client munge"

@@ -13,8 +13,8 @@ LIBRARIES = ("/usr/lib/{}-linux-gnu", "/usr/lib64", "/usr/lib", "/lib64", "/lib"
 def commit() -> str:
     """Return the commit that the build recorded beside this file, or `unknown`."""
     try:
-        with open(__file__.rpartition("/")[0] + "/COMMIT", encoding="ascii") as file:
-            return file.read(80).strip() or "unknown"
+        with open(__file__.rpartition("/")[0] + "/COMMIT", "rb", buffering=0) as file:
+            return file.read(80).decode("ascii").strip() or "unknown"
     except (OSError, ValueError):
         return "unknown"
 

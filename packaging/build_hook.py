@@ -1,7 +1,7 @@
 """What hatchling calls while it builds: compile the native programs and put them in the wheel.
 
-wheel      ocirt/init/ocirt-init and ocirt/COMMIT as package data, `ocirt` as a script, manual
-           pages and completions below share/
+wheel      ocirt/init/ocirt-init, the embedded interpreter and ocirt/COMMIT as package data,
+           `ocirt` as a script, manual pages and completions below share/
 editable   the init stays in the source tree; the script is told where the tree is; the
            package is compiled to bytecode here, because ocirt itself never writes any
 """
@@ -28,7 +28,14 @@ class BuildHook(BuildHookInterface[Any]):
         """Compile, and tell hatchling what to add."""
         editable = version == "editable"
         init = native.compile_init()
-        launcher = native.compile_launcher(editable=editable)
+        if editable:
+            launcher, embedded = native.compile_editable(), None
+        else:
+            place = native.ROOT / "build"
+            place.mkdir(exist_ok=True)
+            # Another Python may find this wheel as good, and then goes without.
+            embedded = native.compile_embedded("", native.own_python(), place, sealed=True)
+            launcher = native.compile_launcher(embedded=embedded)
         build_data["pure_python"] = False
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"
@@ -38,11 +45,13 @@ class BuildHook(BuildHookInterface[Any]):
                 compileall.compile_dir(native.ROOT / package, quiet=1)
             return
         build_data["force_include"][str(init)] = "ocirt/init/ocirt-init"
+        if embedded:
+            program = native.ROOT / "build" / embedded.name
+            build_data["force_include"][str(program)] = f"ocirt/{embedded.name}"
         for path in share.write(native.ROOT / "build" / "share"):
             below = path.relative_to(native.ROOT / "build")
             build_data["shared_data"][str(path)] = str(below)
         if commit := native.head():
             file = native.ROOT / "build" / "COMMIT"
-            file.parent.mkdir(exist_ok=True)
             file.write_text(commit, encoding="ascii")
             build_data["force_include"][str(file)] = "ocirt/COMMIT"

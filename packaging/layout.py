@@ -22,12 +22,15 @@ import share
 LIB = "usr/lib/ocirt"
 PACKAGES = ("ocirt", "spec/oci_spec", "hooks/ocirt_hpc")
 SKIPPED = ("*.c", "*.h", "*.o", "Makefile", ".gitignore", ".clang-format", "__pycache__", "*.new*",
-           "fuzz_decode", "check_decode")  # fmt: skip
+           "fuzz_decode", "check_decode", "ocirt-python*")  # fmt: skip
 PYTHON = "/usr/bin/python3"
 
 
-def lay_out(tree: Path) -> None:
-    """Put everything below `tree` where it will be on a machine."""
+def lay_out(tree: Path, *, embed: bool = False) -> None:
+    """Put everything below `tree` where it will be on a machine.
+
+    embed: with this machine's own PYTHON, for machines that have the very same one.
+    """
     init = native.compile_init()
     for package in PACKAGES:
         source = native.ROOT / package
@@ -37,8 +40,11 @@ def lay_out(tree: Path) -> None:
     if commit := native.head():
         put(tree / LIB / "ocirt/COMMIT", commit)
     program = tree / "usr/bin/ocirt"
-    native.compile_launcher(home=f"/{LIB}", python=PYTHON, output=program)
-    program.chmod(0o755)
+    folder = tree / LIB / "ocirt"
+    found = embed and native.compile_embedded(f"/{LIB}", PYTHON, folder, sealed=True)
+    native.compile_launcher(home=f"/{LIB}", python=PYTHON, output=program, embedded=found or None)
+    for made in (program, *folder.glob("ocirt-python*")):
+        made.chmod(0o755)
     share.write(tree / "usr/share")
     for path in [tree, *tree.rglob("*")]:
         if path.is_dir():

@@ -1,22 +1,29 @@
-"""Compile the two native programs: the init and the launcher.
+"""Compile the native programs: the init, the launcher, and the interpreter that it prefers.
 
 `python3 packaging/native.py init|launcher` does it from a source tree (`make init`); the build
 hook does it for a wheel, packaging/deb/build.py for a .deb.  Any C11 compiler will do.  musl
 comes first: a static program of musl starts in a third of the time that one of glibc needs.
+
+The embedded interpreter is optional.  It needs the static libpython of the very interpreter that
+will run ocirt (Debian: libpython3-dev); without that, the launcher calls the interpreter itself.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 INIT = ROOT / "ocirt" / "init" / "ocirt-init"
 LAUNCHER = ROOT / "packaging" / "ocirt"
 LAUNCHER_SOURCES = ["launcher.c", "quick.c", "attend.c"]
+EMBEDDABLE = ((3, 11), (3, 12), (3, 13))  # the versions of CPython that embed.c was tested with
 
 FLAGS = ["-std=c11", "-Os", "-Wall", "-Wextra"]
 HARDENED = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]
@@ -50,6 +57,98 @@ def compile_c(output: Path, sources: list[Path], *more: str) -> None:
     raise SystemExit("\n".join(failures))
 
 
+class Interpreter:
+    """A Python, as its own sysconfig describes it; None where it is not there."""
+
+    def __init__(self, executable: str) -> None:
+        self.executable = os.path.realpath(executable)
+        line = [self.executable, "-I", "-S", "-c", ASK]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        self.facts: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+
+    @property
+    def name(self) -> str:
+        """The name of the program that stands for this interpreter."""
+        return f"ocirt-python{self.facts['version']}"
+
+    def obstacle(self) -> str:
+        """Why it cannot be embedded; empty: it can."""
+        if not self.facts:
+            return f"{self.executable} does not run"
+        if self.facts["name"] != "cpython" or self.facts["debug"]:
+            return f"{self.executable} is no plain CPython"
+        if tuple(self.facts["minor"]) not in EMBEDDABLE:
+            return f"Python {self.facts['version']} has not been tested embedded"
+        for path in (self.facts["library"], self.facts["include"] + "/Python.h"):
+            if not os.path.exists(path):
+                return f"no {path} (Debian: libpython3-dev)"
+        return ""
+
+    def identity(self) -> list[str]:
+        """Return the defines by which the launcher tells it from any other, newer ones too."""
+        status = os.stat(self.executable)
+        seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
+        numbers = f"{status.st_size}, {seconds}, {nanoseconds}"
+        return [f'-DOCIRT_EMBEDDED="{self.name}"', f"-DOCIRT_EMBEDDED_FOR={numbers}"]
+
+
+ASK = """
+import json, sys, sysconfig
+get = sysconfig.get_config_var
+print(json.dumps({
+    "name": sys.implementation.name,
+    "debug": bool(get("Py_DEBUG") or get("Py_GIL_DISABLED")),
+    "version": sys.version.split()[0],
+    "minor": sys.version_info[:2],
+    "library": f"{get('LIBPL')}/libpython{get('LDVERSION')}.a",
+    "include": sysconfig.get_path("include"),
+    "libraries": [*get("LIBS").split(), *get("MODLIBS").split(), *get("SYSLIBS").split()],
+    "flags": get("LINKFORSHARED").split(),
+}))
+"""
+
+
+def compile_embedded(home: str, python: str, folder: Path, *, sealed: bool) -> Interpreter | None:
+    """Compile `python` with our modules frozen in, into `folder`; None: it cannot be done.
+
+    home: the directory that will hold the package.  sealed: a package manager guards what lies
+    there, else its sources are somebody's to edit.
+    """
+    interpreter = Interpreter(python)
+    problem = interpreter.obstacle() or _embed(interpreter, home, folder, sealed)
+    if problem:
+        sys.stderr.write(f"no embedded interpreter, ocirt starts slower: {problem}\n")
+        return None
+    return interpreter
+
+
+def _embed(interpreter: Interpreter, home: str, folder: Path, sealed: bool) -> str:
+    """Do what compile_embedded says; return what went wrong."""
+    facts, output = interpreter.facts, folder / interpreter.name
+    new = output.with_name(f"{output.name}.new{os.getpid()}")
+    freezer = str(ROOT / "packaging" / "freeze.py")
+    with tempfile.TemporaryDirectory() as place:
+        freeze = [interpreter.executable, "-I", "-S", "-X", "no_debug_ranges", freezer, home]
+        build = [*os.environ.get("OCIRT_CC", "cc").split(), "-std=c11", "-O2", "-Wall", "-Wextra"]
+        build += [*HARDENED, "-s", f"-I{place}", f"-I{facts['include']}", *facts["flags"]]
+        build += ["-no-pie", "-o", str(new), str(ROOT / "packaging" / "embed.c")]
+        build += [facts["library"], "-ldl", *facts["libraries"]]
+        try:
+            # As the launcher calls it; json needs a start that is completed late.
+            probe = [str(new), *"-I -S -B -X utf8 -c".split(), "import json, sys; sys.stdin"]
+            for line in ([*freeze, str(int(sealed)), f"{place}/frozen.h"], build, probe):
+                done = subprocess.run(line, capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    return f"$ {' '.join(line)}\n{done.stdout}{done.stderr}"
+                sys.stderr.write(done.stderr)
+            new.replace(output)
+        except OSError as error:
+            return str(error)
+        finally:
+            new.unlink(missing_ok=True)
+    return ""
+
+
 def compile_init() -> Path:
     """Compile ocirt/init, as its own Makefile says, into the program that sets up a container."""
     # Without -Werror: what a newer compiler warns of must not stop who only installs.
@@ -66,20 +165,35 @@ def compile_init() -> Path:
     return INIT
 
 
-def compile_launcher(
-    *, editable: bool = False, home: str = "", python: str = "", output: Path = LAUNCHER
-) -> Path:
-    """Compile the program `ocirt`; editable: it runs the package in this source tree.
+def own_python() -> str:
+    """Return our interpreter; the one behind a virtual environment spares a look at pyvenv.cfg."""
+    return getattr(sys, "_base_executable", "") or sys.executable
 
-    home, python: the directory that holds the package, and the interpreter, where a
-    distribution's package fixes them; without them the program looks beside itself.
+
+def compile_launcher(
+    *,
+    home: str = "",
+    python: str = "",
+    output: Path = LAUNCHER,
+    embedded: Interpreter | None = None,
+) -> Path:
+    """Compile the program `ocirt`.
+
+    home, python: the directory that holds the package, and the interpreter, where they are
+    known; without them the program looks beside itself.
+    embedded: which interpreter a program in HOME/ocirt stands for.
     """
-    if editable:
-        # The interpreter behind the virtual environment spares a look at pyvenv.cfg.
-        home, python = str(ROOT), getattr(sys, "_base_executable", "") or sys.executable
     more = [f'-DOCIRT_DIR="{home}"', f'-DOCIRT_PYTHON="{python}"'] if home else []
+    more += embedded.identity() if embedded else []
     compile_c(output, [ROOT / "packaging" / name for name in LAUNCHER_SOURCES], *more)
     return output
+
+
+def compile_editable() -> Path:
+    """Compile the program `ocirt` that runs the package in this source tree."""
+    home, python = str(ROOT), own_python()
+    embedded = compile_embedded(home, python, ROOT / "ocirt", sealed=False)
+    return compile_launcher(home=home, python=python, embedded=embedded)
 
 
 def head() -> str:
@@ -110,7 +224,7 @@ if __name__ == "__main__":
         case ["init"]:
             print(compile_init())
         case ["launcher"]:
-            print(compile_launcher(editable=True))
+            print(compile_editable())
         case ["launcher", home, python]:
             print(compile_launcher(home=home, python=python))
         case _:

@@ -25,8 +25,9 @@ MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8  # linux/fs.h
 def table(pid: int | str = "self") -> list[tuple[str, str]]:
     """Return (mount id, mount point as the process sees it), in the order of mounting."""
     path = f"/proc/{pid}/mountinfo"
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        rows = [line.split(" ", 5) for line in file]
+    with open(path, "rb", buffering=0) as file:
+        text = file.read().decode("utf-8", "surrogateescape")
+    rows = [line.split(" ", 5) for line in text.split("\n") if line]
     return [(row[0], unescape(row[4])) for row in rows]
 
 

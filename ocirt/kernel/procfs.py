@@ -62,10 +62,11 @@ def alive(pid: int, start_time: int) -> bool:
 
 def field(pid: int | str, name: str, where: str = "status") -> str:
     """Return one line's value of /proc/PID/status (`CapBnd`, `Uid`), or of another such file."""
-    with open(f"/proc/{pid}/{where}", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith(name + ":"):
-                return line[len(name) + 1 :].strip()
+    with open(f"/proc/{pid}/{where}", "rb", buffering=0) as file:
+        text = file.read().decode("utf-8", "replace")
+    for line in text.split("\n"):
+        if line.startswith(name + ":"):
+            return line[len(name) + 1 :].strip()
     return ""
 
 

@@ -32,8 +32,8 @@ class Host:
     def _read(self, path: str) -> str:
         """Return the text of a file below `root`, or nothing when it cannot be read."""
         try:
-            with open(os.path.join(self.root, path), encoding="utf-8", errors="replace") as file:
-                return file.read()
+            with open(os.path.join(self.root, path), "rb", buffering=0) as file:
+                return file.read().decode("utf-8", "replace")
         except OSError:
             return ""
 

@@ -89,7 +89,7 @@ def build(output: Path, version: str = "") -> Path:
     }
     with tempfile.TemporaryDirectory(dir=output) as top:
         tree = Path(top) / "tree"
-        layout.lay_out(tree)
+        layout.lay_out(tree, embed=True)
         adapt(tree, facts)
         size = sum(path.lstat().st_size for path in tree.rglob("*")) // 1024 + 1
         layout.put(tree / "DEBIAN/control", CONTROL.format(**facts, size=size))

@@ -56,7 +56,9 @@ def build(output: Path) -> Path:
 def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = entry.name.rpartition("/")[2]
     built = ("__pycache__", native.INIT.name, "fuzz_decode", "check_decode")
-    return None if name in built or name.endswith((".pyc", ".o")) else entry
+    if name in built or name.endswith((".pyc", ".o")) or name.startswith("ocirt-python"):
+        return None
+    return entry
 
 
 if __name__ == "__main__":
