@@ -125,10 +125,10 @@ class Trace:
     def _wrap(self) -> None:
         for phase, module, functions in POINTS:
             found = sys.modules.get(module)
-            if found is None or getattr(found.__spec__, "_initializing", False):
-                continue  # not yet, or not yet all of it
             for name in functions.split():
-                if f"{module}.{name}" not in self._seen:
+                # A module that is being imported has some of it already.
+                there = name.partition(".")[0] in getattr(found, "__dict__", ())
+                if there and f"{module}.{name}" not in self._seen:
                     self._seen.add(f"{module}.{name}")
                     replace(found, name, self._watch.timed, phase)
         found = sys.modules.get("ocirt.aside")
