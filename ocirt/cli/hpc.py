@@ -30,16 +30,19 @@ OPTIONS = (
     ("device",      "",    "NAME",   (),     "explain, inject: add a CDI device; repeatable"),
     ("capability",  "",    "WORD",   (),     "cdi generate: only files of this capability"),
     ("rootfs",      "",    "DIR",    "",     "inject: the container's root, if not root.path"),
-    ("place",       "",    "DIR",    "",     "inject: make files for the container in DIR"),
+    ("place",       "",    "DIR",    "",     "inject, clean: where files of containers are"),
 )  # fmt: skip
+MADE = "ocirt.hpc/files"  # annotation: where the files of the container are
 ABOUT = """\
 ACTION is explain BUNDLE, explain ID, info, topo, cdi list, cdi validate, cdi generate,
-inject or import-houdini FILE.
+inject, clean or import-houdini FILE.
 
 explain prints each edit, what asked for it, what allowed it, and what was left out: for a bundle
 what would be done, for a container what was. info and topo print the devices of this machine.
 cdi prints the CDI devices that there are, checks their files, or writes one for NVIDIA's GPUs to
-stdout. inject reads a config.json on stdin and prints the edited one, for other runtimes.
+stdout. inject reads a config.json on stdin and prints the edited one, for other runtimes: a hook of
+the stage precreate. Files for the container lie in DIR, or, where DIR is there, in a new directory
+of it; then clean, a hook of the stage poststop, reads the state and removes the container's.
 import-houdini prints what a Houdini ini says as an hpc.toml."""
 
 
@@ -160,6 +163,8 @@ def _inject(arguments: Arguments, settings: Settings) -> int:
     config = jsonio.parse(sys.stdin.buffer.read(jsonio.LARGEST + 1))
     shape.check(config)
     place = arguments.place and os.path.abspath(arguments.place)
+    if place and os.path.isdir(place):
+        place = f"{place}/{os.urandom(8).hex()}"
     edits = hpc.apply(
         config,
         os.path.abspath(arguments.rootfs)
@@ -181,8 +186,33 @@ def _inject(arguments: Arguments, settings: Settings) -> int:
                     "--place", "the container needs files of its own: name a directory"
                 )
             edits.tree.write()
+            annotations = edits.config.get("annotations") or {}
+            edits.config["annotations"] = {**annotations, MADE: place}
         config = edits.config
     return _json(config)
+
+
+def _clean(arguments: Arguments, settings: Settings) -> int:
+    held = jsonio.parse(sys.stdin.buffer.read(jsonio.LARGEST + 1))
+    held = held if isinstance(held, dict) else {}
+    made = (held.get("annotations") or {}).get(MADE)
+    if made is None and isinstance(held.get("bundle"), str):
+        # Podman's state has the annotations from before the hook.
+        try:
+            made = (bundles.load(held["bundle"]).get("annotations") or {}).get(MADE)
+        except (OSError, Error):
+            pass
+    if not arguments.place:
+        raise UsageError("clean needs --place, as inject has it")
+    base = os.path.abspath(arguments.place)
+    # A caller's annotation may say anything: only what inject has made can go.
+    if isinstance(made, str) and os.path.dirname(made) == base and _is_made(os.path.basename(made)):
+        state.remove_directory(made)
+    return 0
+
+
+def _is_made(name: str) -> bool:
+    return len(name) == 16 and not set(name) - set("0123456789abcdef")
 
 
 def _import_houdini(arguments: Arguments, settings: Settings) -> int:
@@ -220,5 +250,6 @@ ACTIONS: dict[str, tuple[Action, tuple[int, ...], str]] = {
     "topo":     (_topo,      (0,),   "takes nothing"),
     "cdi":      (_cdi,       (1,),   "needs list, validate or generate"),
     "inject":   (_inject,    (0,),   "reads a config on stdin"),
+    "clean":    (_clean,     (0,),   "reads a state on stdin"),
     "import-houdini": (_import_houdini, (1,), "needs FILE"),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +161,37 @@ def test_misuse_is_told(hpc, words, sentence):
     code, _, err = hpc(*words)
     assert code == 1
     assert sentence in err
+
+
+def test_inject_makes_room_below_a_directory_and_clean_takes_it_back(
+    hpc, bundle, tmp_path, monkeypatch
+):
+    where, place = bundle(["NVIDIA_VISIBLE_DEVICES=0"]), tmp_path / "files"
+    place.mkdir()
+    other = place / "other"
+    other.mkdir()
+
+    def feed(document, *words):
+        (tmp_path / "stdin").write_text(json.dumps(document))
+        with open(tmp_path / "stdin") as file:
+            monkeypatch.setattr("sys.stdin", file)
+            return hpc(*words, "--place", str(place))
+
+    config = json.loads(Path(f"{where}/config.json").read_text())
+    made = []
+    for _ in range(2):
+        code, out, _ = feed(config, "inject", "--rootfs", f"{where}/rootfs")
+        assert code == 0
+        made.append(json.loads(out)["annotations"]["ocirt.hpc/files"])
+        assert Path(made[-1], "lib64/libcuda.so.1").is_symlink()
+    assert {str(one) for one in place.iterdir()} == {*made, str(other)}
+    for document in (
+        {},
+        {"annotations": {"ocirt.hpc/files": str(other)}},
+        {"annotations": {"ocirt.hpc/files": f"{place}/../{'0' * 16}"}},
+        {"annotations": {"ocirt.hpc/files": str(tmp_path)}},
+    ):
+        assert feed(document, "clean")[0] == 0
+    assert {str(one) for one in place.iterdir()} == {*made, str(other)}
+    assert feed({"annotations": {"ocirt.hpc/files": made[0]}}, "clean")[0] == 0
+    assert {str(one) for one in place.iterdir()} == {made[1], str(other)}
