@@ -182,7 +182,10 @@ done
 for user in {users}; do
     echo vm$user:x:$user:$user::/run/user/$user:/bin/sh >> /etc/passwd
     echo vm$user:x:$user: >> /etc/group
-    $enter systemctl start user@$user.service
+    for try in 1 2 3 4 5; do
+        $enter systemctl start user@$user.service && break
+        sleep 1
+    done
 done
 set -- -- "$@"
 for name in $(compgen -e); do
@@ -309,7 +312,9 @@ def by_uml(
     argv = [
         str(options.uml), f"mem={options.memory}", f"ncpus={options.cpus}", "seccomp=on",
         "root=none", "rootfstype=hostfs", "rootflags=/", "ro", "con=none", "con0=fd:0,fd:1",
-        "ssl=none", f"uml_dir={share / '.vm'}/", "panic=-1", *options.append.split(),
+        "ssl=none", f"uml_dir={share / '.vm'}/", "panic=-1",
+        # Drivers that are modules elsewhere make no devices before they are asked.
+        "dummy.numdummies=0", "fb_tunnels=none", *options.append.split(),
         "init=/bin/bash", "--", str(init),
     ]  # fmt: skip
     return argv, {"PATH": options.path, "TERM": "dumb", "TMPDIR": "/dev/shm"}

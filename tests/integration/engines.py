@@ -117,10 +117,18 @@ class World:
 
     PREPARE = "mount --make-rshared / && ip link set lo up && echo ready && exec sleep infinity"
 
+    OWN_RUN = """
+    mount -t tmpfs -o mode=755 tmpfs /mnt || exit
+    for name in systemd dbus; do
+        [ ! -d /run/$name ] || { mkdir /mnt/$name && mount --bind /run/$name /mnt/$name; } || exit
+    done
+    mount -n --move /mnt /run || exit
+    """
+
     def __init__(self, own_run=False):
-        """With `own_run`, an empty /run: what engines and runtimes keep there stays in here."""
+        """With `own_run`, a /run with systemd and its bus alone: what others keep stays in here."""
         unshare = ["unshare", "--net", "--mount", "--propagation", "slave", "sh", "-c"]
-        run = "mount -t tmpfs -o mode=755 tmpfs /run && " if own_run else ""
+        run = self.OWN_RUN if own_run else ""
         self.keeper = subprocess.Popen(
             [*unshare, run + self.PREPARE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
@@ -690,7 +698,7 @@ CONTAINERS = """
 default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
 pids_limit = {pids}
 [engine]
-cgroup_manager = "cgroupfs"
+cgroup_manager = "{manager}"
 events_logger = "file"
 runtime = "tested"
 runtime_supports_json = ["tested", "recorded"]
@@ -720,11 +728,13 @@ class Podman(Client):
 
     patience = max(60, PATIENCE)
 
-    def __init__(self, folder, runtime, kind="podman"):
+    def __init__(self, folder, runtime, kind="podman", manager="cgroupfs"):
         super().__init__(folder, kind, runtime, own_run=True)
-        self.RUN = (f"--cgroup-parent=/{self.cgroups.name}",)
+        parent = f"/{self.cgroups.name}" if manager == "cgroupfs" else "ocirt.slice"
+        self.RUN = (f"--cgroup-parent={parent}",)
         os.mkdir(self.path("work"))
         values = {
+            "manager": manager,
             "folder": folder,
             "runtime": runtime,
             "recorder": self.recorder.path,
