@@ -10,6 +10,7 @@ hooksd.py    hooks that a site adds
 houdini.py   the settings of Houdini in our words
 host.py      one look at the machine, below a `root`
 image.py     one look at the container's root file system, which is hostile
+readonly.py  where things go in an image that nothing can be added to
 cdi.py       which CDI files there are, and what they say (rules.py: what they may say)
 nvidia/      NVIDIA's GPUs
 rdma.py      InfiniBand, RoCE, iWARP (exclusive.py: where each is in one network namespace)

@@ -54,6 +54,11 @@ class Image:
         os.close(fd)
         return True
 
+    @property
+    def readonly(self) -> bool:
+        """Whether nothing can be made in it: a squashfs, or any mount that is read-only."""
+        return bool(os.fstatvfs(self.fd).f_flag & os.ST_RDONLY)
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, in order; [] when it is none."""
         fd = self._walk(path)

@@ -19,7 +19,7 @@ from ocirt_hpc import ldcache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ocirt_hpc.image import Image
@@ -66,19 +66,18 @@ def tell(
     entries: Iterable[ldcache.Entry],
     folders: list[str],
     tree: Tree,
-    *,
-    writable: bool = True,
+    room: Callable[[str], bool] = lambda path: True,
 ) -> Way:
     """Return how the image's loader finds these libraries, which lie in these folders.
 
-    entries: as the cache wants them, paths as in the container.  writable: whether a mount point
-    can be made where the image lacks the file.
+    entries: as the cache wants them, paths as in the container.  room: whether a file can
+    be laid over a path of the image.
     """
     names = [name for folder in LOADERS for name in image.names(folder)]
     musl = [name for name in names if name.startswith("ld-musl-") and ".so" in name]
     if musl:
         path = f"/etc/{musl[0].partition('.so')[0]}.path"
-        if image.has(path) or writable:
+        if room(path):
             held = image.read(path, LARGEST_PATH_FILE)
             text = held.decode("utf-8", "surrogateescape") if held is not None else MUSL_FOLDERS
             lines = "\n".join([text.rstrip("\n"), *folders]) + "\n"
@@ -88,7 +87,7 @@ def tell(
     if not any(name.startswith(("ld-linux", "ld64.so", "ld.so.1")) for name in names):
         log.debug("the image has no loader: its programs are static and load no driver")
         return Way("none", {})
-    if not image.has(CACHE) and not writable:
+    if not room(CACHE):
         return Way("env", _env(folders))
     held = image.read(CACHE, ldcache.LARGEST)
     try:

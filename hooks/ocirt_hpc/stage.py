@@ -19,6 +19,7 @@ from ocirt_hpc.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocirt_hpc.edits import Applied, Section
@@ -156,6 +157,10 @@ class _Stage:
             sections, chosen = stage.sections(
                 asked, self.host, image, self.tree, self.notes, self.libraries
             )
+            if image.readonly:
+                from ocirt_hpc import readonly
+
+                sections = readonly.fit(sections, self.config, image, self.tree, self.notes)
         places = (self.host.pci(one.gpu.address) for one in chosen)
         self.gpus = [pci for pci in places if pci is not None]
         return sections
@@ -191,8 +196,16 @@ class _Stage:
         from ocirt_hpc import loader
 
         with Image(self.caller.rootfs) as image:
-            way = loader.tell(image, held.entries, held.folders, self.tree)
+            way = loader.tell(image, held.entries, held.folders, self.tree, self._room(image))
         return [(held.origin, way.edits)]
+
+    def _room(self, image: Image) -> Callable[[str], bool]:
+        """Return what tells whether something can be mounted at a path of the image."""
+        if not image.readonly:
+            return lambda path: True
+        from ocirt_hpc import readonly
+
+        return lambda path: readonly.room(self.config, image, path)
 
     def rdma(self, more: list[Section]) -> list[Section]:
         """RDMA devices; `more`: the edits that come after these."""

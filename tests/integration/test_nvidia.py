@@ -190,6 +190,20 @@ def test_a_musl_program_finds_the_driver(runtime, bundle, gpus):
     assert result.out.strip() == FOUND, str(result)
 
 
+@needs_gcc
+def test_an_image_that_nothing_can_be_added_to(runtime, bundle, gpus, host_mount):
+    """As a squashfs file that is mounted, with no layer above it."""
+    b = bundle("/bin/cuda")
+    build(b.inside("/bin/cuda"), PROGRAM)
+    put_glibc(b, "/bin/cuda")
+    os.makedirs(b.inside("/run"), exist_ok=True)
+    root = b.inside("/")
+    host_mount("--bind", root, root)
+    subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True, timeout=20)
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
+    assert result.out.strip() == FOUND, str(result)
+
+
 def test_a_static_image_gets_nodes_and_no_cache(runtime, bundle, gpus):
     b = bundle.sh("ls /dev/nvidia2; ls /etc/ld.so.cache 2>&1 | tail -c 10")
     result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
