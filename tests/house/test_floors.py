@@ -29,6 +29,7 @@ FLOORS = {
     "ocirt_hpc.draw": 2.8,
     "ocirt_hpc.generate": 2.8,
     "ocirt_hpc.info": 2.8,
+    "ocirt_hpc.readonly": 2.6,
     "ocirt_hpc.stage": 2.8,
     "ocirt.bundle": 1,
     "ocirt.checks": 1,
