@@ -83,12 +83,12 @@ def tell(
             lines = "\n".join([text.rstrip("\n"), *folders]) + "\n"
             source = tree.file("ld-musl.path", lines.encode("utf-8", "surrogateescape"))
             return Way("path", _over(path, source))
-        return Way("env", _env(folders))
+        return Way("env", env(folders))
     if not any(name.startswith(("ld-linux", "ld64.so", "ld.so.1")) for name in names):
         log.debug("the image has no loader: its programs are static and load no driver")
         return Way("none", {})
     if not room(CACHE):
-        return Way("env", _env(folders))
+        return Way("env", env(folders))
     held = image.read(CACHE, ldcache.LARGEST)
     try:
         before = ldcache.parse(held) if held else []
@@ -103,5 +103,6 @@ def _over(path: str, source: str) -> dict[str, Any]:
     return {"mounts": [{"containerPath": path, "hostPath": source, "options": OPTIONS}]}
 
 
-def _env(folders: list[str]) -> dict[str, Any]:
+def env(folders: list[str]) -> dict[str, Any]:
+    """Return the edit that adds folders to LD_LIBRARY_PATH."""
     return {"envAppend": [f"LD_LIBRARY_PATH={':'.join(folders)}"]}

@@ -36,6 +36,8 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("stage",  "trigger-env"):          ([],      "variables that ask for them, by any value but"
                                                   " false, no, off, 0, none and void"),
     ("stage",  "default-modules"):      ([],      "modules of a container that names none"),
+    ("stage",  "loader"):               ("cache", "how programs find the libraries: cache, env"
+                                                  " (LD_LIBRARY_PATH), both, none"),
     ("policy", "env-requests"):         (True,    "whether variables of the container, which its"
                                                   " image may set, can ask for devices"),
     ("policy", "cdi-annotations"):      (False,   "whether annotations cdi.k8s.io/* count"),
@@ -60,6 +62,8 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
                                                   " the host's driver, comes before the driver's"),
     ("nvidia", "emulate-hooks"):        (True,    "whether the work of nvidia-cdi-hook is done"
                                                   " here, and the hook left out"),
+    ("nvidia", "mig-management"):       (False,   "whether the annotation ocirt.hpc/mig-management"
+                                                  " can give what MIG is managed by"),
     ("nvidia", "nvml-timeout"):         (30,      "seconds that NVML may take, where nothing else"
                                                   " can tell; 0: it is never asked"),
     ("rdma",   "with-gpus"):            ("none",  "RDMA devices for a container with GPUs that asks"
@@ -84,6 +88,7 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
 # settings that take one of these words
 WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "trigger"): ("requested", "always", "never"),
+    ("stage", "loader"): ("cache", "env", "both", "none"),
     ("rdma", "with-gpus"): ("none", "nearest", "all"),
     ("rdma", "move"): ("never", "caller", "any"),
     ("topology", "cpuset"): ("suggest", "apply", "off"),

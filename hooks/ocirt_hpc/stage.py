@@ -147,6 +147,11 @@ class _Stage:
         if self.site["nvidia", "disable-require"]:
             asked.requirements = {}
         asked.compat = asked.compat and self.site["nvidia", "cuda-compat"]
+        if asked.management is not None:
+            self.notes.allow(asked.management)
+            if not self.site["nvidia", "mig-management"]:
+                where = asked.management.where
+                raise ConfigError(where, "not allowed (nvidia.mig-management in hpc.toml)")
         if self.site["nvidia", "driver-root"] != "/":
             asked.driver_root = self.site["nvidia", "driver-root"]
         linux = self.config.get("linux") or {}
@@ -190,14 +195,18 @@ class _Stage:
 
     def loader(self) -> list[Section]:
         """The word to the image's loader where the libraries are that were given to it."""
-        held = self._libraries
-        if held is None or not held.folders:
+        held, how = self._libraries, self.site["stage", "loader"]
+        if held is None or not held.folders or how == "none":
             return []
         from ocirt_hpc import loader
 
-        with Image(self.caller.rootfs) as image:
-            way = loader.tell(image, held.entries, held.folders, self.tree, self._room(image))
-        return [(held.origin, way.edits)]
+        made = [(held.origin, loader.env(held.folders))] if how in ("env", "both") else []
+        if how in ("cache", "both"):
+            with Image(self.caller.rootfs) as image:
+                room = self._room(image)
+                way = loader.tell(image, held.entries, held.folders, self.tree, room)
+            made.append((held.origin, way.edits))
+        return made
 
     def _room(self, image: Image) -> Callable[[str], bool]:
         """Return what tells whether something can be mounted at a path of the image."""

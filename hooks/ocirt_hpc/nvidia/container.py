@@ -51,6 +51,7 @@ XORG_MODULE = "libglxserver_nvidia.so"
 
 GRAPHIC = {"graphics", "video", "display"}
 
+MANAGEMENT = ("config", "monitor")
 PARAMS = f"{PROC}/params"
 PROFILE = "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf"
 MOST_MINORS = 64
@@ -99,6 +100,18 @@ def channels(driver: Driver, ids: Iterable[str]) -> list[Node]:
             raise ConfigError(f"IMEX channel {text}: the loaded NVIDIA driver has none")
         path = f"/dev/nvidia-caps-imex-channels/channel{int(text)}"
         found.append(driver.node(path, major, int(text)))
+    return found
+
+
+def management(driver: Driver, words: Iterable[str]) -> list[Node]:
+    """Return the nodes of the capabilities that MIG is managed by: config, monitor."""
+    major = _major(driver, "nvidia-caps", "modprobe nvidia")
+    found = []
+    for word in words:
+        if word not in MANAGEMENT:
+            raise ConfigError(f'"{word}" is none of {", ".join(MANAGEMENT)}')
+        minor, mode = driver.capability(word)
+        found.append(driver.node(f"/dev/nvidia-caps/nvidia-cap{minor}", major, minor, mode))
     return found
 
 
@@ -208,7 +221,9 @@ def file_edits(root: str, found: Iterable[File], tree: Tree) -> tuple[dict[str, 
     return {"mounts": mounts, "links": links}, entries
 
 
-def proc_edits(driver: Driver, chosen: Iterable[Chosen], tree: Tree) -> dict[str, Any]:
+def proc_edits(
+    driver: Driver, chosen: Iterable[Chosen], tree: Tree, managed: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return the mount that shows /proc/driver/nvidia with the chosen GPUs alone.
 
     ModifyDeviceFiles is 0 in it: the driver's libraries must not try to make nodes.
@@ -229,6 +244,8 @@ def proc_edits(driver: Driver, chosen: Iterable[Chosen], tree: Tree) -> dict[str
             above = f"capabilities/gpu{one.gpu.minor}/mig/gi{one.mig.gi}"
             for name in (f"{above}/access", f"{above}/ci{one.mig.ci}/access"):
                 _copy(driver, name, f"{base}/{name}", tree)
+    for word in managed:
+        _copy(driver, f"capabilities/mig/{word}", f"{base}/capabilities/mig/{word}", tree)
     mount = {
         "containerPath": PROC,
         "hostPath": source,

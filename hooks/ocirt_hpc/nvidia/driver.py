@@ -81,6 +81,10 @@ class Driver:
             self._nvml = Nvml(0)
         return self._nvml.facts(self.files, self.version)
 
+    def capability(self, word: str) -> tuple[int, int]:
+        """Return the minor of a capability of MIG's management, and its node's permissions."""
+        return _cap(self.host, f"{PROC}/capabilities/mig/{word}", word, _minors(self.host))
+
     def node(self, path: str, major: int, minor: int, mode: int | None = None) -> Node:
         """Return the node at a path, the host's own or, where it lacks one, as it would be.
 

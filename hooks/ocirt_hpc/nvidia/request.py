@@ -6,7 +6,8 @@
     NVIDIA_VISIBLE_DEVICES      which GPUs: names of choice.py, all, none; empty or void: nothing
     NVIDIA_DRIVER_CAPABILITIES  which files of the driver
     NVIDIA_REQUIRE_*            what the image demands (require.py)
-    NVIDIA_IMEX_CHANNELS        channels for memory shared between nodes
+    ocirt.hpc/imex, NVIDIA_IMEX_CHANNELS    channels for memory shared between nodes
+    ocirt.hpc/mig-management    config, monitor: the capabilities that MIG is managed by
 
 Any of these may come from the image, so they select, and never widen what the host's policy
 allows.
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 DEVICES = "NVIDIA_VISIBLE_DEVICES"
 CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
+CHANNELS, IMEX = "NVIDIA_IMEX_CHANNELS", "ocirt.hpc/imex"
+MIG_VARIABLES = ("NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES")
+MANAGEMENT = "ocirt.hpc/mig-management"
 DEFAULT_CAPABILITIES = ("utility", "compute")
 
 # Names of a CDI kind that need no CDI file.
@@ -44,7 +48,8 @@ HOOKS = ("nvidia-container-runtime-hook", "nvidia-container-toolkit")
 
 
 class Request:
-    """A request for GPUs: which are asked for, the driver's capabilities, the IMEX channels.
+    """A request for GPUs: which are asked for, the driver's capabilities, the IMEX channels, the
+    management of MIG.
 
     requirements: what the image demands, by the names of its variables.  compat: whether a newer
     libcuda of the image may take the place of the driver's.  nvml_timeout: seconds that NVML may
@@ -56,7 +61,8 @@ class Request:
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.capabilities = list(DEFAULT_CAPABILITIES)
-        self.channels: list[str] = []
+        self.channels: Asked | None = None
+        self.management: Asked | None = None
         self.requirements: dict[str, str] = {}
         self.compat = True
         self.nvml_timeout = 0
@@ -96,6 +102,7 @@ def find(
     asked = by_name or annotation(config, GPUS) or (volumes(config) if policy.volumes else None)
     value = _value(env, policy.swarm)
     legacy = value is None and "CUDA_VERSION" in env and "NVIDIA_REQUIRE_CUDA" not in env
+    by_env = env_requests and (policy.env or privileged(config))
     if asked is None:
         if legacy:
             asked = Asked("all", "CUDA_VERSION", "process.env: CUDA_VERSION")
@@ -106,7 +113,7 @@ def find(
         if not env_requests:
             notes.leave_out(asked.origin, NO_ENV)
             return None
-        if not policy.env and not privileged(config):
+        if not by_env:
             notes.leave_out(asked.origin, f"{FILE} lets no variable ask for GPUs")
             return None
     asked.names = [unqualified(name) for name in asked.names]
@@ -118,10 +125,18 @@ def find(
         request.capabilities = ["all"]
     if policy.capabilities:
         request.limit(split(policy.capabilities), f"supported-driver-capabilities in {FILE}")
-    request.channels = [name for name in env.get("NVIDIA_IMEX_CHANNELS", "").split(",") if name]
-    if request.channels and policy.no_channels:
-        notes.leave_out("NVIDIA_IMEX_CHANNELS", f"ignore-imex-channel-requests in {FILE}")
-        request.channels = []
+    channels = _channels(config, env, policy)
+    if channels is not None and channels.origin == CHANNELS and not by_env:
+        notes.leave_out(CHANNELS, NO_ENV if not env_requests else f"{FILE} lets no variable ask")
+    elif channels is not None and policy.no_channels:
+        notes.leave_out(channels.origin, f"ignore-imex-channel-requests in {FILE}")
+    elif channels is not None:
+        notes.allow(channels)
+        request.channels = channels
+    request.management = annotation(config, MANAGEMENT)
+    for name in MIG_VARIABLES:
+        if env.get(name):
+            notes.leave_out(name, f"no variable can ask for it; the annotation {MANAGEMENT} can")
     request.compat = not policy.no_compat and policy.compat_mode != "disabled"
     request.gids = not policy.no_gids
     request.driver_root = os.path.normpath("/" + policy.root.lstrip("/"))
@@ -155,9 +170,30 @@ def unqualified(name: str) -> str:
 
 def volumes(config: dict[str, Any]) -> Asked | None:
     """Return the devices that mounts of /dev/null below VOLUMES name, as Kubernetes does."""
-    names = [
+    names = [name for name in _below(config) if not name.startswith("imex/")]
+    for index, name in enumerate(names):
+        if name.startswith("cdi/"):
+            qualified = name.removeprefix("cdi/")
+            kind, _, device = qualified.rpartition("/")
+            names[index] = qualified if "=" in qualified else f"{kind}={device}"
+    return Asked(",".join(names), f"mounts below {VOLUMES}", "mounts") if names else None
+
+
+def _below(config: dict[str, Any]) -> list[str]:
+    return [
         mount["destination"].removeprefix(VOLUMES).strip("/")
         for mount in config.get("mounts") or ()
         if mount["destination"].startswith(VOLUMES) and mount.get("source") == "/dev/null"
     ]
-    return Asked(",".join(names), f"mounts below {VOLUMES}", "mounts") if names else None
+
+
+def _channels(config: dict[str, Any], env: dict[str, str], policy: Policy) -> Asked | None:
+    """Return the IMEX channels that are asked for; the first source that says anything decides."""
+    asked = annotation(config, IMEX)
+    if asked is None and policy.volumes:
+        names = [name.removeprefix("imex/") for name in _below(config) if name.startswith("imex/")]
+        if names:
+            asked = Asked(",".join(names), f"mounts below {VOLUMES}imex", "mounts")
+    if asked is None and env.get(CHANNELS):
+        asked = Asked(env[CHANNELS], CHANNELS, f"process.env: {CHANNELS}")
+    return asked

@@ -60,16 +60,26 @@ def sections(
         nodes = container.nodes(loaded, chosen, wanted)
         found = files.find(loaded.files, loaded.version, wanted)
         mounts, entries = container.file_edits(loaded.files.root, found, tree)
-    with At("process.env: NVIDIA_IMEX_CHANNELS"):
-        channels = container.channels(loaded, request.channels)
+    made = node_edits(nodes)
+    extra: list[Section] = []
+    for more, make in (
+        (request.channels, container.channels),
+        (request.management, container.management),
+    ):
+        if more is not None:
+            with At(more.where):
+                others = make(loaded, more.names)
+            extra.append((more.origin, node_edits(others)))
+            nodes += others
     if not request.new_nodes:
         with At(asked.where):
-            container.need([*nodes, *channels])
+            container.need(nodes)
     folders = [
         f"{container.PLACE}/{name}" for name in container.LIBRARIES.values() if name in tree.folders
     ]
     # A machine that is only a directory has no procfs to cover.
-    overlay = {} if host.root else container.proc_edits(loaded, chosen, tree)
+    managed = request.management.names if request.management else ()
+    overlay = {} if host.root else container.proc_edits(loaded, chosen, tree, managed)
     profile = (
         container.profile_edits((one.gpu.minor for one in chosen), tree)
         if wanted & container.GRAPHIC
@@ -83,9 +93,9 @@ def sections(
         "hostPath": tree.place,
         "options": ["bind", "ro", "nosuid", "nodev", "private"],
     }
-    made = node_edits([*nodes, *channels])
     if not request.gids:
-        del made["additionalGids"]
+        for section in (made, *(section for _, section in extra)):
+            del section["additionalGids"]
     edits = [
         made,
         container.drm_links(loaded, chosen) if wanted & container.GRAPHIC else {},
@@ -99,7 +109,7 @@ def sections(
     if job is not None:
         # The job's numbers mean nothing where GPUs count from 0.
         edits.append({"env": [f"{allocation.LOCAL}={allocation.renumbered(chosen)}"]})
-    return [(asked.origin, section) for section in edits], chosen
+    return [*((asked.origin, section) for section in edits), *extra], chosen
 
 
 def _by_gpu(loaded: Driver, chosen: list[Chosen]) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ from ocirt_hpc.tree import Tree
 
 from ocirt.errors import ConfigError, KernelError
 from tests.unit.hpc.machines import UUID, VERSION, Machine, eight, install, library, workstation
+from tests.unit.hpc.sites import Place
 
 
 def config(*env):
@@ -171,6 +172,61 @@ def test_channels(tmp_path):
     )  # fmt: skip
     with pytest.raises(ConfigError, match='"x" is not an IMEX channel'):
         container.channels(driver.find(machine.host()), ["x"])
+
+
+def test_channels_are_asked_for_as_gpus_are():
+    env = ["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_IMEX_CHANNELS=0,1"]
+    assert request.find(config(*env), Notes(), Policy()).channels.names == ["0", "1"]
+    noted = {**config(*env), "annotations": {"ocirt.hpc/gpus": "0"}}
+    notes = Notes()
+    assert request.find(noted, notes, Policy(), env_requests=False).channels is None
+    assert notes.left_out[0][0] == "NVIDIA_IMEX_CHANNELS"
+    noted["annotations"]["ocirt.hpc/imex"] = "2"
+    assert request.find(noted, Notes(), Policy(), env_requests=False).channels.names == ["2"]
+    told = Policy()
+    told.env = False
+    del noted["annotations"]["ocirt.hpc/imex"]
+    assert request.find(noted, Notes(), told).channels is None
+
+
+def test_mig_is_managed_where_the_site_lets_annotations_ask(tmp_path):
+    machine = workstation(tmp_path / "host")
+    install(machine)
+    machine.mig(0, 1)
+    machine.write("/proc/driver/nvidia/capabilities/mig/config", "DeviceFileMode: 256\n")
+    machine.host()
+    place = Place(tmp_path, machine)
+    asked = {"annotations": {"ocirt.hpc/gpus": "all", "ocirt.hpc/mig-management": "config"}}
+    with pytest.raises(ConfigError, match=r"mig-management: not allowed \(nvidia.mig-man"):
+        place.ask("", **asked)
+    allowed = "[nvidia]\nmig-management = true\n"
+    made = place.ask(allowed, **asked)
+    (node,) = [one for one in made.config["linux"]["devices"] if one["path"].endswith("cap1")]
+    assert (node["major"], node["minor"], node["fileMode"]) == (236, 1, 0o400)
+    asked["annotations"]["ocirt.hpc/mig-management"] = "all"
+    with pytest.raises(ConfigError, match='mig-management: "all" is none of config, monitor'):
+        place.ask(allowed, **asked)
+    made = place.ask(allowed, env=["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_MIG_CONFIG_DEVICES=all"])
+    assert not [one for one in made.config["linux"]["devices"] if one["path"].endswith("cap1")]
+    assert [row["from"] for row in made.report if row["allowed"] == "left out"] == [
+        "NVIDIA_MIG_CONFIG_DEVICES"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "cache", "variable"),
+    [("cache", True, False), ("env", False, True), ("both", True, True), ("none", False, False)],
+)
+def test_the_site_says_how_programs_find_the_libraries(tmp_path, rootfs, how, cache, variable):
+    machine = workstation(tmp_path / "host")
+    install(machine)
+    machine.host()
+    (tmp_path / "place").mkdir()
+    place = Place(tmp_path / "place", machine)
+    place.rootfs = rootfs
+    made = place.ask(f'[stage]\nloader = "{how}"\n', env=["NVIDIA_VISIBLE_DEVICES=0"])
+    assert ("ld.so.cache" in made.tree.files) is cache
+    assert ("LD_LIBRARY_PATH=/run/ocirt/hpc/lib64" in made.config["process"]["env"]) is variable
 
 
 # --- procfs
@@ -446,6 +502,10 @@ def test_mounts_ask_where_the_toolkit_takes_them(tmp_path):
         {"destination": f"{place}/no", "source": "/etc"},
     ]
     assert request.find(base, Notes(), told).asked.names == ["GPU-1", "3"]
+    for name in ("imex/7", "cdi/nvidia.com/gpu/5", "cdi/nvidia.com/gpu=6"):
+        base["mounts"].append({"destination": f"{place}/{name}", "source": "/dev/null"})
+    found = request.find(base, Notes(), told)
+    assert (found.asked.names, found.channels.names) == (["GPU-1", "3", "5", "6"], ["7"])
     assert request.find(base, Notes(), Policy()).asked.names == ["all"]
 
 
@@ -473,7 +533,7 @@ def test_more_of_what_the_toolkit_was_told(tmp_path):
     )
     notes = Notes()
     found = request.find(config("NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_IMEX_CHANNELS=0"), notes, told)
-    assert (found.channels, found.gids, found.compat) == ([], False, False)
+    assert (found.channels, found.gids, found.compat) == (None, False, False)
     assert found.driver_root == "/run/nvidia/driver"
     assert notes.left_out[0][0] == "NVIDIA_IMEX_CHANNELS"
     told = toolkit(Machine(tmp_path), "[features]\ndisable-cuda-compat-lib-hook = true\n")
