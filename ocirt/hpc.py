@@ -54,8 +54,8 @@ def apply(
 
 
 # What a file of the site's has to hold to concern containers that ask for nothing: its trigger
-# may be `always`, it may have hooks; or a string may be written in a way that hides a name.
-FOR_ALL = (b"always", b"hooks", b"\\", b'"""', b"'''")
+# may be `always`, it may have hooks or GPUs for all; or a string may hide a name.
+FOR_ALL = (b"always", b"hooks", b"request-default", b"\\", b'"""', b"'''")
 
 CDI = "cdi.k8s.io/"  # annotations that count where the site has said a word about them
 CDI_SETTING = b"cdi-annotations"

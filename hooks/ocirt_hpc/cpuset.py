@@ -16,6 +16,7 @@ from __future__ import annotations
 from ocirt.errors import ConfigError
 from ocirt.kernel import procfs
 from ocirt_hpc import topology
+from ocirt_hpc.notes import SITE
 from ocirt_hpc.request import annotation
 
 TYPE_CHECKING = False
@@ -91,7 +92,7 @@ def sections(
     if asked and wanted:
         notes.allow(asked)
     else:
-        notes.rules[origin] = "a setting of the site"
+        notes.rules[origin] = SITE
     return [(origin, {"cpuset": [{"cpus": text(found.cpus), "mems": text(found.memory)}]})]
 
 

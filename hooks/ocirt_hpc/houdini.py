@@ -29,7 +29,8 @@ WITHOUT: dict[tuple[str, str], str] = {
     ("user", "keep-user-env"): "an image could stay root by it; the annotation"
     " ocirt.hpc/user=keep can, as user.keep is set",
     ("user", "keep-user-label"): "the annotation ocirt.hpc/user=keep, as user.keep is set",
-    ("gpu", "force"): "Houdini never reads it; ask by NVIDIA_VISIBLE_DEVICES or ocirt.hpc/gpus",
+    ("gpu", "force"): 'Houdini never reads it; nvidia.request-default = "all" would'
+    " give GPUs to who asks for none",
     ("gpu", "trigger-label"): "no engine hands labels to runtimes; say --annotation"
     " ocirt.hpc/gpus=all",
     ("gpu", "cuda-files"): "the driver's files are found by themselves, by capability",

@@ -6,6 +6,7 @@ A request is allowed by one of RULES, which the place that it came from decides.
 from __future__ import annotations
 
 from ocirt import log
+from ocirt.errors import ConfigError
 from ocirt_hpc.edits import has_cpuset, is_dropped
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ COMMAND_LINE = "the command line is the caller's"
 ANNOTATIONS = "annotations are the caller's"
 ENV = "policy.env-requests"
 OTHER = "policy.cdi-annotations"
+SITE = "a setting of the site"
 
 # beginning of the place of a request -> what allows it
 RULES = (
@@ -27,14 +29,16 @@ RULES = (
     ("annotations.", ANNOTATIONS),
     ("process.env",  ENV),
     ("mounts",       "accept-nvidia-visible-devices-as-volume-mounts"),
-    ("rdma.",        "a setting of the site"),
+    ("rdma.",        SITE),
+    ("nvidia.",      SITE),
 )  # fmt: skip
 
 
 class Notes:
     """The decisions for one container."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_missing: str = "auto") -> None:
+        self.on_missing = on_missing
         self.rules: dict[str, str] = {}
         self.left_out: list[tuple[str, str]] = []
         self.advice: list[tuple[str, str]] = []
@@ -48,6 +52,19 @@ class Notes:
         """Note and tell that a request, or a part of it, comes to nothing."""
         log.warning(f"{origin}: {why}; left out")
         self.left_out.append((origin, why))
+
+    def missing(self, asked: Asked, why: str) -> None:
+        """Tell that the host has nothing of a kind; ConfigError where stage.on-missing says so.
+
+        `auto`: an error for devices that were named, a warning for all of nothing.
+        """
+        how = self.on_missing
+        if how == "error" or (how == "auto" and asked.explicit):
+            raise ConfigError(why)
+        if how == "ignore":
+            self.skip(asked.origin, why)
+        else:
+            self.leave_out(asked.origin, why)
 
     def skip(self, origin: str, why: str) -> None:
         """Note what the site's settings let a host lack: nobody has to be told."""

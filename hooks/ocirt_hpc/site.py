@@ -38,6 +38,9 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("stage",  "default-modules"):      ([],      "modules of a container that names none"),
     ("stage",  "loader"):               ("cache", "how programs find the libraries: cache, env"
                                                   " (LD_LIBRARY_PATH), both, none"),
+    ("stage",  "on-missing"):           ("auto",  "what it is when a host has no such devices at"
+                                                  " all: error, warn, ignore; auto: error, if some"
+                                                  " were named, else warn"),
     ("policy", "env-requests"):         (True,    "whether variables of the container, which its"
                                                   " image may set, can ask for devices"),
     ("policy", "cdi-annotations"):      (False,   "whether annotations cdi.k8s.io/* count"),
@@ -55,6 +58,8 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
                                                   " user"),
     ("hooks",  "dirs"):                 ([],      "directories of hooks in the form of oci-hooks"
                                                   " 1.0.0; a later one's files replace others"),
+    ("nvidia", "request-default"):      ("none",  "GPUs of a container that asks for none: none,"
+                                                  " all, or job: what a batch system has given"),
     ("nvidia", "disable-require"):      (False,   "whether NVIDIA_REQUIRE_* is left unchecked"),
     ("nvidia", "capabilities"):         (["all"], "what NVIDIA_DRIVER_CAPABILITIES may ask for"),
     ("nvidia", "driver-root"):          ("/",     "below what the driver has its files"),
@@ -89,6 +94,8 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
 WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "trigger"): ("requested", "always", "never"),
     ("stage", "loader"): ("cache", "env", "both", "none"),
+    ("stage", "on-missing"): ("auto", "error", "warn", "ignore"),
+    ("nvidia", "request-default"): ("none", "job", "all"),
     ("rdma", "with-gpus"): ("none", "nearest", "all"),
     ("rdma", "move"): ("never", "caller", "any"),
     ("topology", "cpuset"): ("suggest", "apply", "off"),

@@ -67,7 +67,7 @@ class _Stage:
         self.site = site.load(caller.site)
         self.host = Host(self.site["stage", "host-root"])
         self.tree = Tree(caller.place)
-        self.notes = Notes()
+        self.notes = Notes(self.site["stage", "on-missing"])
         self.env_requests: bool = self.site["policy", "env-requests"]
         self.directories = caller.directories or cdi.DIRECTORIES
         self.files: list[cdi.File] | None = None  # CDI files, once somebody has asked for one
@@ -135,6 +135,7 @@ class _Stage:
             policy.load(self.host),
             env_requests=self.env_requests,
             by_name=self.native,
+            default=self.site["nvidia", "request-default"],
         )
         if asked is None:
             return []
@@ -231,6 +232,9 @@ class _Stage:
         self.notes.allow(asked)
         found = exclusive.find(self.host, asked)
         with At(asked.where):
+            if not found and not (asked.explicit and self.notes.on_missing == "auto"):
+                self.notes.missing(asked, "this host has no RDMA device")
+                return []
             chosen = rdma.choose(found, asked.names, self.gpus)
             nodes = rdma.nodes(self.host, chosen, management=self.site["rdma", "management"])
         if not chosen:
@@ -284,7 +288,8 @@ class _Stage:
         for name, asked in found:
             made = kinds.edits(self.host, name, rows[name], asked)
             if made is None:
-                self.notes.leave_out(asked.origin, "this host has no such device")
+                with At(asked.where):
+                    self.notes.missing(asked, "this host has no such device")
                 continue
             self.notes.allow(asked)
             chosen, nodes, more = made

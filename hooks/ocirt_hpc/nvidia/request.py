@@ -55,7 +55,8 @@ class Request:
     libcuda of the image may take the place of the driver's.  nvml_timeout: seconds that NVML may
     take, where nothing else can tell; 0: it is never asked.  driver_root: below what the driver has
     its files.  new_nodes: whether nodes that the host lacks can be made for the container.  gids:
-    whether it gets the groups that may use the nodes.
+    whether it gets the groups that may use the nodes.  by_site: nobody asked, but the site gives
+    `all`, or what the `job` has.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -69,6 +70,7 @@ class Request:
         self.driver_root = "/"
         self.new_nodes = True
         self.gids = True
+        self.by_site = ""
 
     def limit(self, allowed: list[str], where: str = "nvidia.capabilities in hpc.toml") -> None:
         """Refuse a capability that the site does not allow; `all` means those that it does."""
@@ -91,18 +93,24 @@ def find(
     *,
     env_requests: bool = True,
     by_name: Asked | None = None,
+    default: str = "none",
 ) -> Request | None:
     """Return what is asked for, or None; the first source that says anything decides.
 
     by_name: names of CDI devices of ours, which come first.  env_requests: whether the
     environment counts; what it says of capabilities always does.  An image from before
-    NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.
+    NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.  default: what the site asks
+    for, where nothing else does: none, job, all.
     """
     env = variables(config)
     asked = by_name or annotation(config, GPUS) or (volumes(config) if policy.volumes else None)
     value = _value(env, policy.swarm)
     legacy = value is None and "CUDA_VERSION" in env and "NVIDIA_REQUIRE_CUDA" not in env
     by_env = env_requests and (policy.env or privileged(config))
+    by_site = asked is None and value is None and not legacy and default != "none"
+    if by_site:
+        where = "nvidia.request-default"
+        asked = Asked("all", f"{where}={default}", f"{where} in hpc.toml")
     if asked is None:
         if legacy:
             asked = Asked("all", "CUDA_VERSION", "process.env: CUDA_VERSION")
@@ -118,6 +126,7 @@ def find(
             return None
     asked.names = [unqualified(name) for name in asked.names]
     request = Request(asked)
+    request.by_site = default if by_site else ""
     words = env.get(CAPABILITIES, "")
     if words:
         request.capabilities = split(words)

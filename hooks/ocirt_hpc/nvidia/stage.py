@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ocirt import log
-from ocirt.errors import At, ConfigError
+from ocirt.errors import At
 from ocirt_hpc import ldcache
 from ocirt_hpc.edits import node_edits
 from ocirt_hpc.nvidia import allocation, choice, compat, container, driver, files, require
@@ -37,18 +37,24 @@ def sections(
     with At(asked.where):
         loaded = driver.find(host, Nvml(request.nvml_timeout), request.driver_root)
         if loaded is None:
-            if asked.explicit:
-                raise ConfigError("no NVIDIA driver is loaded on this host")
-            notes.leave_out(asked.origin, "no NVIDIA driver is loaded on this host")
+            why = "no NVIDIA driver is loaded on this host"
+            if request.by_site:
+                notes.skip(asked.origin, why)
+            else:
+                notes.missing(asked, why)
             return [], []
         wanted = files.capabilities(request.capabilities)
         chosen = choice.choose(loaded, asked.names)
         job = allocation.find(loaded, os.environ)
+        if request.by_site == "job" and job is None:
+            return [], []
         if job is not None:
             before, chosen = chosen, allocation.narrow(chosen, asked.names, job)
             for one in before:
                 if one not in chosen:
                     notes.leave_out(asked.origin, f"GPU {one.name} is not of this job")
+        if request.by_site and not chosen:
+            return [], []
     require.check(
         request.requirements, require.facts(loaded.version), lambda: _by_gpu(loaded, chosen)
     )
