@@ -39,8 +39,11 @@ TMPFS = {
 
 def room(config: dict[str, Any], image: Image, path: str) -> bool:
     """Whether something can be mounted at a path: it is there, or below a mount of the config."""
-    if image.has(path):
-        return True
+    return image.has(path) or below_a_mount(config, path)
+
+
+def below_a_mount(config: dict[str, Any], path: str) -> bool:
+    """Whether something can be made at a path, since a mount of the config is above it."""
     above = [
         mount
         for mount in config.get("mounts") or ()
@@ -73,6 +76,9 @@ def fit(
                 notes.skip(origin, f"{path}: the image is read-only and has no place for it")
         if "mounts" in section:
             section = {**section, "mounts": mounts + programs}
+        if section.get("links"):
+            links = [one for one in section["links"] if below_a_mount(config, one["path"])]
+            section = {**section, "links": links}
         if programs:
             section["envAppend"] = [*section.get("envAppend", ()), f"PATH={PLACE}/bin"]
         made.append((origin, section))

@@ -192,6 +192,10 @@ class _Stage:
         with Image(self.caller.rootfs) as image:
             job = cdihooks.Job(self.host, image, self.tree, self.libraries)
             job.compat = self.site["nvidia", "cuda-compat"]
+            if image.readonly:
+                from ocirt_hpc import readonly
+
+                job.may_link = lambda path: readonly.below_a_mount(self.config, path)
             return cdihooks.take_over(self.config, sections, job, self.notes)
 
     def loader(self) -> list[Section]:

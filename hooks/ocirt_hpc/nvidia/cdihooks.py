@@ -48,6 +48,7 @@ RULE = "nvidia.emulate-hooks"
 class Job:
     """A container whose hooks are taken over: what is in it, and what their work has come to.
 
+    may_link: whether a link can be made at a path; an image can be one that nothing is added to.
     mounts: destination -> source on the host.  nodes: device nodes by their paths, to their minors.
     """
 
@@ -57,6 +58,7 @@ class Job:
         self.tree = tree
         self.libraries = libraries
         self.compat = True
+        self.may_link: Callable[[str], bool] = lambda path: True
         self.mounts: dict[str, str] = {}
         self.nodes: dict[str, int] = {}
         self.sections: list[Section] = []
@@ -164,7 +166,10 @@ def _create_symlinks(job: Job, place: str, flags: Flags) -> None:
         target, _, path = text.partition("::")
         if not target or not path or "::" in path:
             raise ConfigError(place, f'"{text}" is not TARGET::LINK')
-        links.append({"path": _inside(path), "target": target})
+        if job.may_link(_inside(path)):
+            links.append({"path": _inside(path), "target": target})
+        else:
+            log.debug(f"{place}: the image is read-only and has no place for {path}")
     job.sections.append((place, {"links": links}))
 
 
@@ -176,8 +181,12 @@ def _update_ldcache(job: Job, place: str, flags: Flags) -> None:
         if entry is None:
             continue
         entries[entry.name, entry.flags] = entry
-        if entry.path not in job.mounts:
+        if entry.path in job.mounts:
+            continue
+        if job.may_link(entry.path):
             links.append({"path": entry.path, "target": os.path.basename(path)})
+        else:
+            entry.path = path
     job.sections.append((place, {"links": links}))
     job.libraries.add(place, entries.values(), folders)
 

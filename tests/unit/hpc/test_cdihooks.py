@@ -6,6 +6,7 @@ import json
 
 import pytest
 from ocirt_hpc import ldcache, stage
+from ocirt_hpc.image import Image
 from ocirt_hpc.nvidia import cdihooks
 
 from ocirt import create
@@ -114,6 +115,21 @@ def test_a_mount_that_is_no_library_is_passed_over(place):
     made = place.ask("", config=config)
     (entry,) = ldcache.parse(made.tree.files["ld.so.cache"])
     assert entry.name == "libcuda.so.1"
+
+
+def test_an_image_that_nothing_can_be_added_to_gets_no_links(place, monkeypatch):
+    monkeypatch.setattr(Image, "readonly", True)
+    (place.rootfs / "etc/ld.so.cache").touch()
+    hooks = [
+        hook("create-symlinks", "--link", "a::/lib/a.so", "--link", "../card1::/dev/dri/x"),
+        hook("update-ldcache", "--folder", FOLDER),
+    ]
+    config = with_hooks(place, *hooks)
+    config["mounts"].append({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"})
+    made = place.ask("", config=config)
+    assert [one[:2] for one in made.links] == [("/dev/dri/x", "../card1")]
+    (entry,) = ldcache.parse(made.tree.files["ld.so.cache"])
+    assert entry.path == f"{FOLDER}/{CUDA}"
 
 
 def test_musl_is_told_of_the_folder(place):
