@@ -39,6 +39,9 @@ engines: ## the engine tests with ocirt and runc, here and on cgroup v2, into do
 bench: bytecode launcher ## race against runc and crun; ARGS=--quick
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/lifecycle.py $(ARGS)
 
+performance: bytecode launcher ## measure everything beside runc and crun, docker run included, into docs/performance.md
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/performance.py $(ARGS)
+
 bench-launch: bytecode ## one `launch` against N times `run`; ARGS="--ranks 16"
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/launch.py $(ARGS)
 
@@ -88,5 +91,5 @@ clean: ## remove what builds and tests left
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit golden integration conformance engines bench bench-launch bench-hpc init fuzz launcher deb rpm ops.h shape \
+.PHONY: help setup test check unit golden integration conformance engines bench performance bench-launch bench-hpc init fuzz launcher deb rpm ops.h shape \
 	bytecode share example format clean
