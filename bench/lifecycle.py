@@ -24,7 +24,7 @@ to the gate included) are printed too: they hardly change when the machine is bu
 
 Everything happens in a private mount namespace, in which /sys/fs/cgroup/unified is not
 mounted (crun refuses the hybrid layout) and the bundle lies on a tmpfs of our own.
-Only the cgroup /ocirt-bench is made on the machine, and removed.
+Only the cgroup /ocirt-bench-PID is made on the machine, and removed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERBS = ("create", "start", "state", "kill", "delete")
-CGROUP = "ocirt-bench"
+CGROUP = f"ocirt-bench-{os.getpid()}"  # nobody else is to sweep it
 RUNTIMES = ("ocirt", "runc", "crun")
 BUDGET_INIT_KIB = 1024
 PHASE_ROUNDS = 10

@@ -101,7 +101,7 @@ class Wish:
         self.hpc_profile = ""
         self.detach = True
         self.gate = True
-        self.stdio = (0, 1, 2)  # which of our descriptors the program gets as stdin, stdout, stderr
+        self.stdio: tuple[int, ...] = (0, 1, 2)  # which of ours the program gets, from 0 on
         self.notify = True  # tell the caller's service manager when the program says it is ready
 
 
@@ -345,7 +345,7 @@ def new_record(draft: Draft) -> dict[str, Any]:
         # away; what was there before stays.
         "host_mounts": None if spaces.has("mount") else mounts.below(draft.rootfs),
         # What a checkpoint has to tell from files that the program opens.
-        "stdio": procfs.stdio(fds=draft.wish.stdio),
+        "stdio": procfs.stdio(fds=draft.wish.stdio[:3]),
         "hooks": [stage for stage in ("poststart", "poststop") if hooks.get(stage)],
     }
 

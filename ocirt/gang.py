@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ocirt.cgroup.fs import Manager
     from ocirt.console import Signals
     from ocirt.create import Made, Wish
+    from ocirt.pmi import Server
     from ocirt.streams import Streams
 
 WINDOW = 8  # inits at work at the same time; what limits us is our own work, and the kernel's locks
@@ -56,8 +57,8 @@ class Rank:
         """The pid of the init, 0 before there is one and once it has been reaped."""
         return self.made.pid if self.made and self.code is None else 0
 
-    def decide(self, stdio: tuple[int, int, int]) -> Draft:
-        """Decide everything, with these descriptors for the program."""
+    def decide(self, stdio: tuple[int, ...]) -> Draft:
+        """Decide everything, with these descriptors for the program, from 0 on."""
         assert self.wish is not None
         self.wish.stdio = stdio
         with At(self.name):
@@ -119,6 +120,7 @@ class Gang:
         self._deadline: float | None = None
         self._signal = 0  # the first that we were told to end by
         self._result = 0  # of the first rank that failed
+        self.pmi: Server | None = None  # who answers ranks that speak PMI-1
         self.shared = False  # whether all ranks live in one cgroup
         self.keep_going = False
         self.grace = 0.0  # seconds between SIGTERM and SIGKILL
@@ -161,17 +163,28 @@ class Gang:
             while waiting and len(at_work) < WINDOW:
                 rank = waiting.pop()
                 try:
-                    draft = rank.decide(self._streams.open(rank.number))
+                    draft = rank.decide(self._open(rank.number))
                     if self.shared and not rank.number:
                         self._share(draft)
                     self._step(rank, at_work, -1)
                 finally:
-                    self._streams.close(rank.number)
+                    self._close(rank.number)
             for fd, _ in self._poll.poll():
                 if fd == self._signals.fileno():
                     self._interrupted()
                 elif fd in at_work:
                     self._step(at_work.pop(fd), at_work, fd)
+
+    def _open(self, number: int) -> tuple[int, ...]:
+        """Return the descriptors of a rank's program."""
+        stdio = self._streams.open(number)
+        return (*stdio, self.pmi.open(number)) if self.pmi else stdio
+
+    def _close(self, number: int) -> None:
+        """Close our copies: its init has them."""
+        self._streams.close(number)
+        if self.pmi:
+            self.pmi.close(number)
 
     def _step(self, rank: Rank, at_work: dict[int, Rank], before: int) -> None:
         fd = rank.step()
@@ -219,7 +232,8 @@ class Gang:
         poll, streams = self._poll, self._streams
         for gate in gates:
             poll.register(gate, 0)
-        for fd in streams.sources:
+        asking = self.pmi.clients if self.pmi else {}
+        for fd in (*streams.sources, *asking):
             poll.register(fd, select.POLLIN)
         self._reap()
         while self._ended < len(self.ranks):
@@ -230,7 +244,7 @@ class Gang:
                     poll.unregister(fd)
                     os.close(fd)
                     self._poststart(gates.pop(fd))
-                elif not streams.pump(fd):
+                elif not (self.pmi.hear(fd) if self.pmi and fd in asking else streams.pump(fd)):
                     poll.unregister(fd)
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._kill_all()
@@ -311,6 +325,12 @@ class Gang:
         log.error(f"rank {rank.number} ({rank.name}): {how}{rest}")
         if not self.keep_going:
             self._end_all(SIGTERM)
+
+    def aborted(self, number: int, code: int) -> None:
+        """End the job since a rank asks for it, in words of its own."""
+        rank = self.ranks[number]
+        if rank.code is None:
+            self._failed(rank, code or 1, f"MPI_Abort, exit status {code}")
 
     def _poststart(self, rank: Rank) -> None:
         assert rank.made is not None

@@ -113,11 +113,12 @@ class Init:
         return self._socket.fileno()
 
     def spawn(self, stdio: tuple[int, ...] = (0, 1, 2), program: int = -1) -> None:
-        """Start stage 0 with these descriptors as stdin, stdout, stderr; it waits for part 1.
+        """Start stage 0 with these descriptors from 0 on, stdio first; it waits for part 1.
 
         program: a sealed copy of the init; without it one is made for this init alone.
         """
         self._socket, theirs = socketpair()
+        assert theirs.fileno() >= len(stdio)
         moved = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
         copy = -1
         try:

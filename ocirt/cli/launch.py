@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ocirt import binding, ranks
+from ocirt import binding, handover, pmi, ranks
 from ocirt import bundle as bundles
 from ocirt import cgroup as groups
 from ocirt.cli import create
@@ -33,6 +33,7 @@ OPTIONS = (
     ("config",         "f",   "FILE",    "config.json", "the configuration, relative to BUNDLE"),
     ("env",            "e",   "K=V",     (),      "add to the environment; repeatable"),
     ("env-style",      "",    "LIST",    ",".join(ranks.STYLES), "whose variables tell the rank"),
+    ("pmi",            "",    "",        False,   "answer ranks that speak PMI-1 (MPICH and kin)"),
     ("bind",           "",    "UNIT",    "none",  "bind ranks to a thread, core, socket or numa"),
     ("cpus-per-rank",  "c",   "N",       1,       "threads or cores that a rank is bound to"),
     ("cgroup",         "",    "WHOSE",   "own",   "limits are for each rank (own) or all (shared)"),
@@ -76,7 +77,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     names = ranks.names(arguments.name or ranks.default_name(bundle), size)
     config = ranks.common(bundles.load(bundle, arguments.config), args, "torch" in styles)
     streams = _streams(arguments, size)
-    config = _room(config, 4 * size + 64)
+    config = _room(config, 5 * size + 64)
     wishes = []
     same: dict[Hashable, list[Op]] = {}
     for number, name in enumerate(names):
@@ -88,13 +89,20 @@ def run(arguments: Arguments, settings: Settings) -> int:
         wish.same = same
         wish.devices = [ranks.expand(one, number, size, "--device") for one in arguments.device]
         env = ranks.variables(styles, number, size)
+        if arguments.pmi:
+            wish.preserve_fds = 1
+            env += [*ranks.variables(["pmi"], number, size), f"PMI_FD={pmi.FD}", "PMI_SPAWNED=0"]
         env += [_variable(one, number, size) for one in arguments.env]
         wish.config = ranks.with_env(config, env)
         wishes.append(wish)
+    if arguments.pmi and handover.listen_fds():
+        raise Error("--pmi: LISTEN_FDS would have the same number")
     _cgroups(arguments, settings, config, wishes)
     settings.ensure_root()
     progress = Progress(size, quiet=not arguments.output)
     gang = Gang(wishes, streams, Signals(), progress.told)
+    if arguments.pmi:
+        gang.pmi = pmi.Server(size, names[0], gang.aborted)
     gang.shared = arguments.cgroup == "shared"
     gang.keep_going, gang.grace = arguments.keep_going, float(arguments.grace)
     try:

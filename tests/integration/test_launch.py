@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import time
@@ -12,8 +13,10 @@ import time
 import pytest
 
 from tests.integration.support import (
+    DROP,
     PATIENCE,
     SLOWNESS,
+    bind,
     cgroup_hierarchies,
     eventually,
     namespaces,
@@ -335,6 +338,29 @@ def test_a_launcher_that_is_killed_takes_its_ranks_along(job, runtime, host):
     assert host.leftovers() == []
 
 
+def test_a_launcher_that_is_killed_while_it_makes_containers_can_be_cleaned_up(
+    job, runtime, host, workdir
+):
+    fifo = os.path.join(workdir, "fifo")
+    os.mkfifo(fifo)
+    script = os.path.join(workdir, "hook")
+    with open(script, "w") as file:
+        # The first container is made, the others wait in their hook.
+        file.write(f'#!/bin/sh\ncase "$(cat)" in *-0\\"*) exit 0;; esac\nread line < {fifo}\n')
+    os.chmod(script, 0o755)
+    box = job.sh("echo it is on", hooks={"createRuntime": [{"path": script}]})
+    process = box.spawn(20)
+    gate = os.open(fifo, os.O_WRONLY)  # somebody reads
+    process.kill()
+    process.wait()
+    os.close(gate)
+    assert box.bundle.output() == ""
+    for name in sorted(host.states()):
+        eventually(lambda name=name: runtime.ok("state", name).json()["status"] == "stopped")
+        runtime.ok("delete", name)
+    assert host.leftovers() == []
+
+
 def test_what_others_delete_is_no_fault(job, runtime, host):
     box = job("sleep", "1000")
     process = box.spawn(2, "--keep-going")
@@ -517,3 +543,79 @@ def test_each_rank_gets_its_device(job, runtime, workdir):
     done = runtime("--cdi-spec-dir", cards, *argv)
     assert done.code == 0, str(done)
     assert sorted(done.lines) == ["[0] 0", "[1] 1", "[2] 2"]
+
+
+# --- MPI
+
+
+MPI = """
+#include <mpi.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    int rank, size, sum = 0, left = -1;
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    MPI_Sendrecv(&rank, 1, MPI_INT, (rank + 1) % size, 0, &left, 1, MPI_INT,
+                 (rank + size - 1) % size, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    printf("%d of %d: sum %d, left %d\\n", rank, size, sum, left);
+    fflush(stdout);
+    if (argc > 1 && rank == 1)
+        MPI_Abort(MPI_COMM_WORLD, 9);
+    MPI_Barrier(MPI_COMM_WORLD);
+    return MPI_Finalize();
+}
+"""
+
+
+@pytest.fixture
+def mpi(runtime, workdir, bundle):
+    """A job whose ranks are an MPICH program of the host's, in the host's namespaces."""
+    compiler = shutil.which("mpicc.mpich")
+    if compiler is None:
+        pytest.skip("needs mpicc of MPICH (Debian: libmpich-dev)")
+    source = os.path.join(workdir, "mpi.c")
+    with open(source, "w") as file:
+        file.write(MPI)
+    subprocess.run([compiler, "-o", f"{workdir}/mpi", source], check=True, timeout=PATIENCE)
+    hosts = [name for name in ("/usr", "/etc", "/lib", "/lib64") if os.path.isdir(name)]
+    box = bundle(
+        f"{workdir}/mpi",
+        mounts=[
+            *[bind(name, name, "rbind", "ro") for name in hosts],
+            bind("/dev", "/dev", "rbind"),
+            bind("/proc", "/proc", "rbind"),
+            bind("/sys", "/sys", "rbind", "ro"),
+            bind(workdir, workdir),
+        ],
+        hostname=DROP,
+        linux={"namespaces": namespaces("mount")},
+    )
+    return Job(runtime, box)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_ranks_of_mpich_find_each_other(mpi, host, size):
+    done = mpi(size, "--pmi")
+    assert done.code == 0, str(done)
+    total = sum(range(size))
+    assert sorted(done.lines) == [
+        f"[{n}] {n} of {size}: sum {total}, left {(n - 1) % size}" for n in range(size)
+    ]
+    assert host.leftovers() == []
+
+
+def test_mpi_abort_ends_the_job_with_its_code(mpi, host):
+    done = mpi(3, "--pmi", args=[mpi.bundle.config["process"]["args"][0], "abort"])
+    assert done.code == 9
+    assert done.errors == [
+        f"rank 1 ({mpi.bundle.id}-1): MPI_Abort, exit status 9; the others are ended"
+    ]
+    assert host.leftovers() == []
+
+
+def test_the_socket_of_pmi_is_the_only_one_more(job):
+    done = job.sh("ls -l /proc/self/fd | grep -c socket; echo $PMI_FD $PMI_RANK")(2, "--pmi")
+    assert sorted(done.lines) == ["[0] 1", "[0] 3 0", "[1] 1", "[1] 3 1"]

@@ -166,6 +166,18 @@ def test_every_verb_of_a_life(runtime, rootless, maps):
     runtime.refuses("state", made.id, saying="container does not exist")
 
 
+@both
+@only_ocirt("launch is ours")
+def test_the_ranks_of_a_job(runtime, rootless, maps, host):
+    made = rootless(*sh("echo $RANK $(id -u)"), maps=maps)
+    for whose in ("own", "shared"):
+        options = ("--bind", "thread", "--cgroup", whose)
+        done = runtime("launch", "-n", "2", "--name", made.id, *options, made.path)
+        assert done.code == 0, str(done)
+        assert sorted(done.lines) == ["[0] 0 0", "[1] 1 0"]
+    assert host.leftovers() == []
+
+
 @only_ocirt("runc wants a cgroup to find processes by")
 def test_ps_lists_the_processes_of_the_pid_namespace(runtime, rootless):
     made = rootless(*sh("sleep 1000 & sleep 1000 & exec sleep 1000"))
