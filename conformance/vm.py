@@ -106,6 +106,8 @@ ln -sfn /proc/self/fd /dev/fd
 ln -sf fd/0 /dev/stdin
 ln -sf fd/1 /dev/stdout
 ln -sf fd/2 /dev/stderr
+# As udev has it.
+chmod 666 /dev/fuse /dev/net/tun
 mount -t devpts -o nosuid,noexec,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o nosuid,nodev tmpfs /dev/shm
 mount -t mqueue -o nosuid,noexec,nodev mqueue /dev/mqueue
@@ -119,6 +121,11 @@ for name in etc home opt srv tmp usr var; do
     mount -t overlay -o lowerdir=/$name,upperdir=/run/.vm/$name/upper,workdir=/run/.vm/$name/work \
         overlay /$name
 done
+# procps wants to be told of cores.  User namespaces get a /proc where there is one that shows all.
+mkdir /run/.vm/proc
+mount -t proc -o nosuid,noexec,nodev proc /run/.vm/proc
+sed 's/^fpu/core id\\t\\t: 0\\n&/' /proc/cpuinfo > /run/.vm/cpuinfo
+mount --bind /run/.vm/cpuinfo /proc/cpuinfo
 hostname vm
 mount -t hostfs -o {share} hostfs {share}
 bash {script}

@@ -422,6 +422,7 @@ class Engine:
         self.recorder = Recorder(self.path("recorder"), runtime)
         self.env = dict(os.environ)
         self.env.pop("XDG_RUNTIME_DIR", None)  # root's, and not there in a world with its own /run
+        self.env.pop("TMPDIR", None)  # where engines put what they hand to the runtime
         self.world = World(own_run)
         self.daemon = None
         self.beside = []  # daemons that the daemon needs

@@ -24,6 +24,7 @@ from tests.integration.support import (
     eventually,
     mount_table,
     namespaces,
+    needs_controllers,
     needs_sys_resource,
     only_ocirt,
     tmpfs,
@@ -463,6 +464,7 @@ def test_the_loopback_device_is_up_again(runtime, life):
     assert "127.0.0.1/8" in address
 
 
+@needs_controllers("memory", "pids")
 def test_limits_are_those_of_the_config(runtime, life):
     limits = {"pids": {"limit": 77}, "memory": {"limit": 128 << 20}}
     box = life(linux={"resources": limits}).start()

@@ -851,10 +851,12 @@ def test_update_changes_every_limit(docker):
     found = container.exec("sh", "-c", f"cat {files}").split()
     mib = 1 << 20
     if UNIFIED:
-        wanted = [48 * mib, 48 * mib, 24 * mib, 25000, 50000, 0, 0, 44]
+        # Docker asks the daemon's own cgroup, and the topmost one knows no limits.
+        swap = docker.ok("info", "--format", "{{.SwapLimit}}") == "true"
+        wanted = [48 * mib, 48 * mib if swap else "max", 24 * mib, 25000, 50000, 0, 0, 44]
     else:
         wanted = [48 * mib, 96 * mib, 24 * mib, 512, 50000, 25000, 0, 0, 44]
-    assert [int(number) for number in found] == wanted
+    assert found == [str(number) for number in wanted]
 
 
 @needs_verb("update")

@@ -5,12 +5,14 @@ python3 conformance/vm.py --systemd -- python3 -m pytest tests/integration/test_
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
 
 import pytest
 
+from tests.integration import test_checkpoint as checkpoint
 from tests.integration.support import PATIENCE, UNIFIED, Runtime, eventually, only_ocirt
 
 RULES = [
@@ -75,7 +77,7 @@ def runtime(runtime, monkeypatch):
     before, plain = units(), runtime.argv
 
     def argv(*args):
-        making = args[0] in ("create", "run")
+        making = args[0] in ("create", "run", "restore")
         return plain(*(["--systemd-cgroup"] if making else []), *args)
 
     monkeypatch.setattr(runtime, "argv", argv)
@@ -324,6 +326,26 @@ def test_all_processes_of_a_shared_pid_namespace_end(runtime, scoped):
     runtime.started(box)
     assert eventually(lambda: len(runtime.ok("ps", "--format", "json", box.id).json()) == 2)
     runtime.delete(box, "--force")
+
+
+@pytest.mark.skipif(checkpoint.CRIU is None, reason=str(checkpoint.REASON))
+def test_what_was_saved_comes_back_in_a_scope(runtime, scoped, workdir, monkeypatch):
+    os.symlink(checkpoint.CRIU, os.path.join(workdir, "criu"))
+    monkeypatch.setenv("PATH", f"{workdir}:{os.environ['PATH']}")
+    box = scoped("sh", "-c", checkpoint.COUNT, resources={"pids": {"limit": 40}})
+    with contextlib.closing(checkpoint.Life(runtime, box)) as life:
+        life.start()
+        life.checkpoint()
+        assert eventually(lambda: unit_of(box) not in units())
+        pid = life.restore()
+        assert cgroup_of(pid) == f"/system.slice/{unit_of(box)}"
+        assert show(unit_of(box), "ActiveState", "TasksMax") == {
+            "ActiveState": "active",
+            "TasksMax": "40",
+        }
+        assert read(pid, "pids.max") == "40"
+        life.counts_on()
+        runtime.delete(box, "--force")
 
 
 @only_ocirt("crun has the option, runc does not")
