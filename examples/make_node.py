@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a node with eight GPUs and ten NICs that nobody has, and a container that asks for some.
 
-    python3 examples/make_node.py DIR
+    python3 examples/make_node.py DIR        # as root, as all below
 
 DIR/machine then looks like such a node: its procfs, its sysfs, the files of a driver.  With
 DIR/hpc.toml ocirt takes it for the host.  DIR/bundle asks for two GPUs and the NICs nearest to
@@ -9,7 +9,7 @@ them, and shows what it got:
 
     ocirt --hpc-config DIR/hpc.toml hpc topo
     ocirt --hpc-config DIR/hpc.toml hpc explain DIR/bundle
-    ocirt --hpc-config DIR/hpc.toml run -b DIR/bundle gpus      # as root
+    ocirt --hpc-config DIR/hpc.toml run -b DIR/bundle gpus
 
 The device nodes in the container are real ones, of drivers that are not there: opening one that
 is allowed says "No such device or address", one that is not "Operation not permitted".
