@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import ctypes
 import fcntl
+import glob
 import io
 import json
 import os
@@ -573,14 +574,43 @@ address = "{socket}"
 """
 
 
-class Docker(Client):
+class DockerClient(Client):
+    """The command line of a dockerd, whoever runs that."""
+
+    IMAGE = "busybox:test"
+
+    def argv(self, *args):
+        return ["docker", *args]
+
+    def load(self):
+        """Make the image."""
+        changes = ("-c", 'CMD ["/bin/sh"]', "-c", "ENV PATH=/bin")
+        self.ok("import", *changes, self.archive(), self.IMAGE)
+
+    def containers(self):
+        """Return the ids of all containers, asked of dockerd itself: its client takes its time."""
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(self.patience)
+            line.connect(self.env["DOCKER_HOST"].removeprefix("unix://"))
+            line.sendall(b"GET /containers/json?all=1 HTTP/1.0\r\n\r\n")
+            with line.makefile("rb") as file:
+                head, _, body = file.read().partition(b"\r\n\r\n")
+        assert b" 200 " in head.partition(b"\r\n")[0], head
+        return [container["Id"] for container in json.loads(body)]
+
+    def sweep(self):
+        containers = self.containers()
+        if containers:
+            self.ok("rm", "--force", "--volumes", *containers)
+
+
+class Docker(DockerClient):
     """A dockerd with its own roots; `config` is added to its daemon.json.
 
     Runtimes: `hpc`, the default; `hpc-debug`, with an argument; `recorded`, by way of the
     recorder.
     """
 
-    IMAGE = "busybox:test"
     CROWD = 50
 
     def __init__(self, folder, runtime, kind="docker", **config):
@@ -611,9 +641,7 @@ class Docker(Client):
 
     def start(self):
         self.serve()
-        self.ok(
-            "import", "-c", 'CMD ["/bin/sh"]', "-c", "ENV PATH=/bin", self.archive(), self.IMAGE
-        )
+        self.load()
         self.mounts = self.world.mounts()
 
     def serve(self):
@@ -658,9 +686,6 @@ class Docker(Client):
         """Return the pids of its shims."""
         return [pid for pid, line in self.processes().items() if "containerd-shim" in line]
 
-    def argv(self, *args):
-        return ["docker", *args]
-
     def processes(self):
         """Return {pid: command} of what runs in its world besides dockerd and its containerd."""
         return {
@@ -679,11 +704,6 @@ class Docker(Client):
             *(f"state: {name}" for name in listed(self.state) if not name.startswith(".")),
             *(f"process: {pid} {command}" for pid, command in self.processes().items()),
         ]
-
-    def sweep(self):
-        containers = self.ok("ps", "--all", "--quiet").split()
-        if containers:
-            self.ok("rm", "--force", "--volumes", *containers)
 
 
 def listed(folder):
@@ -733,6 +753,7 @@ class Podman(Client):
         super().__init__(folder, kind, runtime, own_run=True)
         parent = f"/{self.cgroups.name}" if manager == "cgroupfs" else "ocirt.slice"
         self.RUN = (f"--cgroup-parent={parent}",)
+        self.storage = ()
         os.mkdir(self.path("work"))
         values = {
             "manager": manager,
@@ -749,6 +770,9 @@ class Podman(Client):
     def start(self):
         changes = ("-c", 'CMD ["/bin/sh"]', "-c", "ENV PATH=/bin")
         self.ok("import", "-q", *changes, self.archive(), self.IMAGE)
+        self.storage = self.ok(
+            "info", "--format", "{{.Store.GraphRoot}} {{.Store.RunRoot}}"
+        ).split()
 
     def argv(self, *args):
         # What conmon leaves in its working directory, which is Podman's.
@@ -769,9 +793,18 @@ class Podman(Client):
             *(f"state: {name}" for name in names if not name.startswith(".")),
         ]
 
+    def holds(self):
+        """Whether there are containers, a pod's own among them, as the storage has it."""
+        # Podman itself takes its time to say so.
+        found = [
+            file for place in self.storage for file in glob.glob(f"{place}/*-containers/*.json")
+        ]
+        return not found or any(os.path.getsize(path) > len("[]") for path in found)
+
     def sweep(self):
-        self.ok("pod", "rm", "--all", "--force", "--time", "0")
-        self.ok("rm", "--all", "--force", "--time", "0")
+        if self.holds():
+            self.ok("pod", "rm", "--all", "--force", "--time", "0")
+            self.ok("rm", "--all", "--force", "--time", "0")
 
 
 # --- containerd

@@ -81,10 +81,8 @@ pytestmark = [
 ]
 
 
-class Rootless(engines.Client):
+class Rootless(engines.DockerClient):
     """A dockerd of a user, behind rootlesskit."""
-
-    IMAGE = "busybox:test"
 
     def __init__(self, folder, runtime, user):
         super().__init__(folder, "docker-rootless", runtime, own_run=True)
@@ -108,12 +106,10 @@ class Rootless(engines.Client):
         path = self.write("daemon.json", json.dumps(config))
         argv = self.user.argv(SCRIPT, "--config-file", path)
         self.launch(argv, lambda: self("version").code == 0)
-        self.ok(
-            "import", "-c", 'CMD ["/bin/sh"]', "-c", "ENV PATH=/bin", self.archive(), self.IMAGE
-        )
+        self.load()
 
     def argv(self, *args):
-        return self.user.argv("docker", *args)
+        return self.user.argv(*super().argv(*args))
 
     def leftovers(self):
         state = os.path.join(self.user.runtime_dir, "docker/runtime-runc/moby")
@@ -122,11 +118,6 @@ class Rootless(engines.Client):
             *(f"state: {name}" for name in names if not name.startswith(".")),
             *(f"process: {line}" for line in self.user.processes().values() if "shim" in line),
         ]
-
-    def sweep(self):
-        containers = self.ok("ps", "--all", "--quiet").split()
-        if containers:
-            self.ok("rm", "--force", "--volumes", *containers)
 
 
 @pytest.fixture(scope="session")

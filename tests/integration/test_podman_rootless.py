@@ -90,8 +90,17 @@ class Rootless(engines.Podman):
         ]
 
     def sweep(self):
-        super().sweep()
-        self.ok("system", "migrate")  # ends what holds the user namespace between two commands
+        if self.holds():
+            super().sweep()
+            self.let_go()
+
+    def let_go(self):
+        """End what holds the user namespace between two commands."""
+        self.ok("system", "migrate")
+
+    def close(self):
+        self.let_go()
+        super().close()
 
 
 @pytest.fixture(scope="session")
