@@ -70,12 +70,12 @@ NOT_COPIED = (
 )  # fmt: skip
 
 RDMA = """\
-modprobe -a rdma_rxe ib_uverbs rdma_ucm ib_umad dummy
+modprobe -a rdma_rxe ib_uverbs rdma_ucm ib_umad dummy 2> /dev/null
 for n in 0 1; do
-    ip link add dummy$n type dummy
-    ip addr add 10.9.$((9 - n)).1/24 dev dummy$n
-    ip link set dummy$n up
-    rdma link add rxe$n type rxe netdev dummy$n
+    ip link add roce$n type dummy
+    ip addr add 10.9.$((9 - n)).1/24 dev roce$n
+    ip link set roce$n up
+    rdma link add rxe$n type rxe netdev roce$n
 done
 """
 

@@ -247,7 +247,7 @@ class Draft:
         context.no_new_keyring = wish.no_new_keyring
         context.listen_fds = handover.listen_fds()
         context.preserve_fds = wish.preserve_fds + context.listen_fds
-        if wish.pmi_fd:
+        if wish.pmi_fd or (self.edits is not None and self.edits.pmi):
             context.keep_fd = handover.pmi_fd(self.config)
         context.gate = wish.gate
         context.cpus = wish.cpus

@@ -315,18 +315,25 @@ class Init:
                 self._forget(pid)
 
 
-def netlink_socket(namespace: int, protocol: int) -> int:
+def netlink_socket(namespace: int, protocol: int, home: int = -1, index: int = 0) -> int:
     """Return a netlink socket of a network namespace (both descriptors).
+
+    home: another namespace, which gets the RDMA device of that index first.
 
     Stage 0 of an init of its own makes it, with our rights and no further part to perform.  A
     socket of the container's would be refused what belongs to the host: the kernel looks at who
     made it, too.
     """
     join = Op("join", ("ns.network", k.CLONE_NEWNET, 0), "network", "network namespace")
-    init = Init([join, Op("netlink", (protocol,), "network", "netlink socket")], {})
+    plan = [join, Op("netlink", (protocol,), "network", "netlink socket")]
+    outside = [("ns.network", namespace)]
+    if home >= 0:
+        plan.insert(1, Op("rdma_move", ("home", index), "network", "RDMA device"))
+        outside.append(("home", home))
+    init = Init(plan, {})
     try:
         init.spawn()
-        init.send_outside([("ns.network", namespace)])
+        init.send_outside(outside)
         return init.netlink()
     finally:
         init.kill()

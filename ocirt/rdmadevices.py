@@ -114,7 +114,7 @@ def fetch(namespace: int, names: Iterable[str]) -> None:
         for name in names:
             try:
                 if name in held:
-                    there.move(held[name], home)
+                    os.close(netlink_socket(namespace, Rdma.PROTOCOL, home, held[name]))
             except (Error, OSError) as error:
                 log.warning(f"RDMA device {name} could not be put back: {error}")
     finally:

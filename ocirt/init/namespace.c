@@ -228,6 +228,49 @@ int op_netlink(struct init *in, const struct op *op)
 	return fd < 0 ? fd : reply_fd(in, op->index, REPLY_FD_NETLINK, fd);
 }
 
+/* RDMA_MOVE namespace index
+ * Sends an RDMA device from where we are to that namespace.  Unlike with network devices, the
+ * kernel looks at the namespace of who asks, not of the socket.
+ * linux/netlink.h: NETLINK_RDMA is 20, struct nlmsghdr with NLM_F_REQUEST | NLM_F_ACK, struct
+ * nlattr; an answer of type NLMSG_ERROR holds -errno or 0.  linux/rdma_netlink.h: client
+ * RDMA_NL_NLDEV, RDMA_NLDEV_CMD_SET, RDMA_NLDEV_ATTR_DEV_INDEX, RDMA_NLDEV_NET_NS_FD. */
+int op_rdma_move(struct init *in, const struct op *op)
+{
+	struct head {
+		uint32_t size;
+		uint16_t type, flags;
+		uint32_t sequence, port;
+	};
+	struct attribute {
+		uint16_t size, type;
+		uint32_t value;
+	};
+	struct {
+		struct head head;
+		struct attribute device, namespace;
+	} ask = {
+		{ sizeof(ask), 5 << 10 | 2, 1 | 4, 1, 0 },
+		{ sizeof(struct attribute), 1, (uint32_t)op->arg[1].i },
+		{ sizeof(struct attribute), 68, (uint32_t)slot_fd(in, op->arg[0].i) },
+	};
+	struct {
+		struct head head;
+		int32_t error;
+		char rest[500];
+	} answer;
+	owned_fd fd = result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 20));
+	ssize_t size;
+
+	if (fd < 0)
+		return fd;
+	if (send(fd, &ask, sizeof(ask), 0) < 0)
+		return -errno;
+	size = recv(fd, &answer, sizeof(answer), 0);
+	if (size < 0)
+		return -errno;
+	return size >= 20 && answer.head.type == 2 ? answer.error : -EPROTO;
+}
+
 /* ATTACH tasks
  * On cgroup v1 a task that moves itself alone waits for no grace period. */
 int op_attach(struct init *in, const struct op *op)

@@ -39,6 +39,7 @@
 #define OP_AFFINITY 6
 #define OP_CLONE 7
 #define OP_NETLINK 8
+#define OP_RDMA_MOVE 9
 #define OP_ATTACH 10
 #define OP_ASK 11
 #define OP_TRY 12
@@ -97,6 +98,7 @@
   X(6, affinity, "s") \
   X(7, clone, "if") \
   X(8, netlink, "i") \
+  X(9, rdma_move, "fi") \
   X(10, attach, "f") \
   X(11, ask, "i") \
   X(12, try, "") \
@@ -153,6 +155,7 @@
 /* affinity: mask */
 /* clone: flags cgroup */
 /* netlink: protocol */
+/* rdma_move: namespace index */
 /* attach: tasks */
 /* ask: kind */
 /* fail: errno */

@@ -76,6 +76,7 @@ OPS: tuple[tuple[int, str, str, str], ...] = (
     (6,  "affinity",    "s",       "mask"),
     (7,  "clone",       "if",      "flags cgroup"),
     (8,  "netlink",     "i",       "protocol"),
+    (9,  "rdma_move",   "fi",      "namespace index"),
     # --- anywhere
     (10, "attach",      "f",       "tasks"),
     (11, "ask",         "i",       "kind"),
