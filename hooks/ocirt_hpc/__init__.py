@@ -6,6 +6,8 @@ site.py      what the site allows and wants: /etc/ocirt/hpc.toml
 toml.py      what such a file says, read quickly
 parts.py     mounts, variables, nodes and limits that a site adds (choice.py: to whom)
 users.py     whose the program is, and its home
+swap.py      libraries of the host for the image's: MPI (hostlibs.py: what they need, what fits)
+pmi.py       what a launcher of MPI has for its ranks
 hooksd.py    hooks that a site adds
 houdini.py   the settings of Houdini in our words
 host.py      one look at the machine, below a `root`
@@ -14,6 +16,7 @@ readonly.py  where things go in an image that nothing can be added to
 cdi.py       which CDI files there are, and what they say (rules.py: what they may say)
 nvidia/      NVIDIA's GPUs
 rdma.py      InfiniBand, RoCE, iWARP (exclusive.py: where each is in one network namespace)
+verbs.py     their user-space side, of the host
 kinds.py     devices that are nodes and nothing more, by one table
 topology.py  how near devices are to each other (cpuset.py: and to CPUs and memory)
 loader.py    how an image's programs find the libraries (ldcache.py, elf.py)

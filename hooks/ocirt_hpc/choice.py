@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from ocirt.errors import At, ConfigError
 from ocirt_hpc.notes import ANNOTATIONS, COMMAND_LINE, ENV
-from ocirt_hpc.request import NO_ENV, annotation, variables
+from ocirt_hpc.request import NO_ENV, annotation, flag, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,12 +92,8 @@ def choose(
 
 
 def _enabled(config: dict[str, Any]) -> bool | None:
-    asked = annotation(config, ENABLED)
-    if asked is None:
-        return None
-    if asked.names not in (["true"], ["false"]):
-        raise ConfigError(asked.where, "expected true or false")
-    return asked.names == ["true"]
+    asked = flag(config, ENABLED)
+    return None if asked is None else asked.names == ["true"]
 
 
 def _variable(config: dict[str, Any], site: Site, names: list[str], notes: Notes) -> str:

@@ -9,7 +9,7 @@ an engine put it there, is replaced and never doubled.  Every edit keeps its ori
 CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of merging are those of
 the reference implementation, which engines use.  What CDI has no word for, the stage's own edits
 say in words of their own: `envDefault`, `envPrepend` and `envAppend` keep what is set already,
-`envUnset`, `rlimits`, `rdmaDevices` (to be moved in), `rdmaLimits`, `cpuset`, `user`,
+`envUnset`, `rlimits`, `keepPmi`, `rdmaDevices` (to be moved in), `rdmaLimits`, `cpuset`, `user`,
 `dropNamespaces`, `links`, symbolic links in the container, and `dropHooks` and `dropMounts`,
 hooks and beginnings of destinations that other edits have taken the place of.
 """
@@ -56,6 +56,7 @@ class Applied:
     config        the copy; parts that no edit touches are shared with the original
     origins       place in the copy (`mounts[5]`) -> origin (`nvidia.com/gpu=0: mounts[2]`)
     node_sources  path of a device node in the container -> the host's, where they differ
+    pmi           whether the socket that PMI_FD names stays open
     rdma_devices  RDMA devices that move into the container's network namespace -> origin
     links         (path, target, origin) of symbolic links to be made in the container
     tree          files that have to be made for the container, or None
@@ -69,6 +70,7 @@ class Applied:
         self.origins: dict[str, str] = {}
         self.node_sources: dict[str, str] = {}
         self.rdma_devices: dict[str, str] = {}
+        self.pmi = False
         self.links: list[tuple[str, str, str]] = []
         self.tree: Tree | None = None
         self.report: list[dict[str, Any]] = []
@@ -333,6 +335,10 @@ def _rdma_devices(draft: _Draft, edits: list[Edit]) -> None:
         draft.applied.rdma_devices[name] = origin
 
 
+def _keep_pmi(draft: _Draft, edits: list[Edit]) -> None:
+    draft.applied.pmi = True
+
+
 def _rdma_limits(draft: _Draft, edits: list[Edit]) -> None:
     """A limit that the config sets itself stays."""
     for origin, limit in edits:
@@ -543,6 +549,7 @@ KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
     "rlimits": _rlimits,
     "deviceNodes": _device_nodes,
     "netDevices": _net_devices,
+    "keepPmi": _keep_pmi,
     "rdmaDevices": _rdma_devices,
     "rdmaLimits": _rdma_limits,
     "cpuset": _cpuset,

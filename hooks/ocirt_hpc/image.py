@@ -59,6 +59,18 @@ class Image:
         """Whether nothing can be made in it: a squashfs, or any mount that is read-only."""
         return bool(os.fstatvfs(self.fd).f_flag & os.ST_RDONLY)
 
+    def resolve(self, path: str) -> str | None:
+        """Return the path without links by which the container finds something, or None.
+
+        It holds for as long as nobody changes the image: whoever acts on it looks once more.
+        """
+        way: list[str] = []
+        fd = self._walk(path, way)
+        if fd is None:
+            return None
+        os.close(fd)
+        return "/" + "/".join(way)
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, in order; [] when it is none."""
         fd = self._walk(path)
@@ -103,8 +115,12 @@ class Image:
             os.close(fd)
         return held if len(held) <= most else None
 
-    def _walk(self, path: str) -> int | None:
-        """Return an O_PATH descriptor of what a path means in the container, or None."""
+    def _walk(self, path: str, way: list[str] | None = None) -> int | None:
+        """Return an O_PATH descriptor of what a path means in the container, or None.
+
+        way: gets the names that lead there.
+        """
+        way = [] if way is None else way
         parts = path.split("/")[::-1]
         held = [os.dup(self.fd)]  # the way from the root to where we are
         links = 0
@@ -116,10 +132,12 @@ class Image:
                 if part == "..":
                     if len(held) > 1:
                         os.close(held.pop())
+                        way.pop()
                     continue
                 fd = os.open(part, O_WALK, dir_fd=held[-1])
                 if os.fstat(fd).st_mode & S_IFMT != S_IFLNK:
                     held.append(fd)
+                    way.append(part)
                     continue
                 links += 1
                 try:
@@ -131,6 +149,7 @@ class Image:
                 if target.startswith("/"):
                     while len(held) > 1:
                         os.close(held.pop())
+                    way.clear()
                 parts += target.split("/")[::-1]
             return held.pop()
         except OSError:

@@ -32,6 +32,12 @@ LOADERS = ("/lib64", "/lib", "/usr/lib64", "/usr/lib")
 
 OPTIONS = ["bind", "ro", "nosuid", "nodev", "noexec", "private"]
 
+PLACE = "/run/ocirt/hpc"  # of all libraries, in the container
+FOLDERS = {64: "lib64", 32: "lib32"}  # below it, by ELF class
+
+# A library must not be noexec.
+MAPPED = ("bind", "ro", "nosuid", "nodev", "private")
+
 
 class Libraries:
     """What the stage gives a container for its loader, gathered from all that brings libraries.
@@ -51,6 +57,38 @@ class Libraries:
         self.origin = self.origin or origin
         self.entries = ldcache.merge(self.entries, entries)
         self.folders += [folder for folder in folders if folder not in self.folders]
+
+
+def put(
+    tree: Tree, name: str, soname: str, bits: int, entry: ldcache.Entry | None, below: str = ""
+) -> tuple[str, ldcache.Entry | None]:
+    """Give a library and its link a place; return where it is in the container, and its entry.
+
+    The path is "" when one of that name has the place already.  entry: what it is to the loader of
+    the host.  below: a folder like "vdpau/", where no loader looks by itself.
+    """
+    folder = FOLDERS[bits]
+    path = f"{folder}/{below}{name}"
+    if path in tree.files:
+        return "", None
+    tree.file(path)
+    link = f"{folder}/{below}{soname}"
+    if soname and link not in tree.files and link not in tree.links:
+        tree.link(link, name)
+    if entry is not None and not below:
+        entry = ldcache.Entry(soname, f"{PLACE}/{folder}/{soname}", entry.flags)
+    return f"{PLACE}/{path}", None if below else entry
+
+
+def folders(tree: Tree) -> list[str]:
+    """Return the folders, in the container, that have got a library."""
+    return [f"{PLACE}/{name}" for name in FOLDERS.values() if name in tree.folders]
+
+
+def place(tree: Tree) -> dict[str, Any]:
+    """Return the edit that shows the libraries' folders, on which each is mounted."""
+    mount = {"containerPath": PLACE, "hostPath": tree.place, "options": list(MAPPED)}
+    return {"mounts": [mount]}
 
 
 class Way:

@@ -129,6 +129,8 @@ def describe(kind: str, item: Any) -> str:
     if kind == "dropHooks":
         what = item.get("program") or " ".join([item["path"], *item.get("args", ())[1:3]])
         return f"{item['hookName']} hook {what} is left out: its work is done"
+    if kind == "keepPmi":
+        return f"the launcher's socket {item} stays open"
     if kind == "rdmaDevices":
         return f"{item} moves into the container's network namespace"
     if kind == "rdmaLimits":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from ocirt.errors import At, ConfigError
-from ocirt_hpc import edits
+from ocirt_hpc import edits, swap
 from ocirt_hpc.limits import UNLIMITED, highest
 
 TYPE_CHECKING = False
@@ -60,6 +60,8 @@ PART: dict[str, tuple[object, str]] = {
     "env":     ({}, "variables"),
     "devices": ([], "nodes of the host"),
     "limits":  ({}, "limits of the program"),
+    "libraries": ({}, "libraries of the host for the image's"),
+    "pmi":     (False, "whether a launcher's PMI and PMIx go in"),
 }  # fmt: skip
 MODULE: dict[str, tuple[object, str]] = {
     **PART,
@@ -79,6 +81,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "hpc-job": {
         "host-namespaces": list(NAMESPACES),
         "mounts": [{"source": "/dev/shm", "options": ["bind", "rw"], "if-exists": True}],
+        "pmi": True,
         "allowed": False,
     }
 }
@@ -115,6 +118,7 @@ def check(row: dict[str, Any], known: dict[str, tuple[object, str]], where: str 
             settings(item, {field: default for field, (default, _) in fields.items()}, f"{place}.")
             (_mount if name == "mounts" else _device)(item, place)
     _env(row.get("env", {}), f"{where}env")
+    _libraries(row.get("libraries", {}), f"{where}libraries")
     for name, value in row.get("limits", {}).items():
         with At(f"{where}limits.{name}"):
             limit(name, value)
@@ -192,6 +196,18 @@ def _device(item: dict[str, Any], where: str) -> None:
     access = item.get("access", "rw")
     if not access or set(access) - set("rwm") or len(set(access)) < len(access):
         raise ConfigError(f"{where}.access", f'"{access}" is not made of r, w, m')
+
+
+def _libraries(held: dict[str, Any], where: str) -> None:
+    for field, value in held.items():
+        with At(f"{where}.{field}"):
+            if field not in swap.FIELDS:
+                raise ConfigError(f"unknown setting (have {', '.join(swap.FIELDS)})")
+            fit(value, swap.FIELDS[field][0])
+            for one in value if field != "compatibility" else ():
+                path(one)
+            if field == "compatibility" and value not in swap.COMPATIBILITY:
+                raise ConfigError(f'"{value}" is none of {", ".join(swap.COMPATIBILITY)}')
 
 
 def _env(held: dict[str, Any], where: str) -> None:

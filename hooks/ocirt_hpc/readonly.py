@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from ocirt_hpc.nvidia.container import PLACE
+from ocirt_hpc.loader import PLACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -94,6 +94,14 @@ def annotation(config: dict[str, Any], key: str) -> Asked | None:
     return Asked(value, f"{key}={value}", f"annotations.{key}") if value is not None else None
 
 
+def flag(config: dict[str, Any], key: str) -> Asked | None:
+    """Return what an annotation says that is true or false; ConfigError for anything else."""
+    asked = annotation(config, key)
+    if asked is not None and asked.names not in (["true"], ["false"]):
+        raise ConfigError(asked.where, "expected true or false")
+    return asked
+
+
 def rdma(config: dict[str, Any], notes: Notes, *, env_requests: bool) -> Asked | None:
     """Return which RDMA devices are asked for, or None."""
     asked = annotation(config, RDMA)

@@ -82,6 +82,9 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("rdma",   "hca-objects"):          (0,       "the same for objects: memory regions, queues"),
     ("rdma",   "move"):                 ("caller", "in mode exclusive (rdma-system(8)), who can"
                                                   " have devices moved in: never, caller, any"),
+    ("rdma",   "userland"):             ("never", "whether the host's libibverbs and providers go"
+                                                  " in: never, auto (where the image's will not"
+                                                  " do), always"),
     ("rdma",   "hints"):                (True,    "whether UCX_NET_DEVICES and NCCL_IB_HCA are set"
                                                   " where they are not"),
     ("rdma",   "hide-others"):          (True,    "whether sysfs lists only the given devices"),
@@ -97,6 +100,7 @@ WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "on-missing"): ("auto", "error", "warn", "ignore"),
     ("nvidia", "request-default"): ("none", "job", "all"),
     ("rdma", "with-gpus"): ("none", "nearest", "all"),
+    ("rdma", "userland"): ("never", "auto", "always"),
     ("rdma", "move"): ("never", "caller", "any"),
     ("topology", "cpuset"): ("suggest", "apply", "off"),
     ("user", "mode"): ("image", "fixed", "caller", "env"),

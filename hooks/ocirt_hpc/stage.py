@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ocirt_hpc.edits import Applied, Section
     from ocirt_hpc.host import Pci
     from ocirt_hpc.loader import Libraries
+    from ocirt_hpc.parts import Part
+    from ocirt_hpc.rdma import Chosen
+    from ocirt_hpc.request import Asked
 
 
 ALREADY = "an engine has put it in already"
@@ -77,6 +80,7 @@ class _Stage:
             self.annotated = request.by_annotations(config)
         self.native = self._native()  # what needs no CDI file; no longer among the others
         self._libraries: Libraries | None = None
+        self.pmi = ""  # what asks for the launcher's PMI
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
         self.nics: list[Pci] = []
 
@@ -254,6 +258,7 @@ class _Stage:
                 self.notes.leave_out(asked.origin, why)
                 return []
             sections.append({"rdmaDevices": list({one.device.name: None for one in chosen})})
+        sections.append(self._verbs(chosen, asked))
         limits = {
             "hcaHandles": self.site["rdma", "hca-handles"],
             "hcaObjects": self.site["rdma", "hca-objects"],
@@ -281,6 +286,27 @@ class _Stage:
             self.site["topology", "cpuset"],
             rootless=self.caller.rootless,
         )
+
+    def _verbs(self, chosen: list[Chosen], asked: Asked) -> dict[str, Any]:
+        """The host's user-space side of RDMA, as the site wants it."""
+        setting = self.site["rdma", "userland"]
+        if setting == "never":
+            return {}
+        from ocirt_hpc import verbs
+        from ocirt_hpc.hostlibs import Shelf
+
+        with Image(self.caller.rootfs) as image, At("rdma.userland in hpc.toml"):
+            shelf = Shelf(self.host, image)
+            wanted = list({verbs.provider(self.host, one): None for one in chosen})
+            if setting == "auto" and not verbs.missing(shelf, wanted):
+                return {}
+            try:
+                return verbs.edits(shelf, wanted, self.tree, self.libraries, asked.origin)
+            except ConfigError as error:
+                if setting == "always":
+                    raise
+                self.notes.leave_out(asked.origin, f"{verbs.missing(shelf, wanted)}, and {error}")
+                return {}
 
     def kinds(self) -> list[Section]:
         """Devices that are nodes and nothing more."""
@@ -314,11 +340,19 @@ class _Stage:
             rootless=self.caller.rootless,
         )
         made: list[tuple[str, list[Section]]] = []
+        pmi = request.flag(self.config, "ocirt.hpc/pmi")
+        if pmi is not None:
+            self.pmi = pmi.where if pmi.names == ["true"] else ""
         if chosen.parts:
             from ocirt_hpc import parts
 
             for part, rule in chosen.parts:
                 made.append((rule, parts.sections(part, self.host, self.notes)))
+                if part.get("pmi") and pmi is None:
+                    self.pmi = f"{part.where}pmi"
+                    self.notes.rules[self.pmi] = rule
+                if part.get("libraries"):
+                    made.append((rule, self._swap(part)))
         if chosen.site:
             from ocirt_hpc import users
 
@@ -343,6 +377,27 @@ class _Stage:
             self.notes.rules.update({origin: rule for origin, _ in sections})
         return [section for _, sections in made for section in sections]
 
+    def launcher(self, more: list[Section]) -> list[Section]:
+        """What a launcher of MPI has for its ranks; `more` as for `rdma`."""
+        if not self.pmi:
+            return []
+        from ocirt_hpc import pmi
+
+        return pmi.sections(edits.Place(self.pmi), self.config, more, self.host, self.notes)
+
+    def _swap(self, part: Part) -> list[Section]:
+        """Libraries of the host for the image's, as a part of the site's settings has it."""
+        from ocirt_hpc import swap
+        from ocirt_hpc.hostlibs import Shelf
+
+        where = f"{part.where}libraries"
+        with Image(self.caller.rootfs) as image, At(where):
+            shelf = Shelf(self.host, image)
+            held = part.get("libraries")
+            return swap.sections(
+                held, edits.Place(where), shelf, self.tree, self.libraries, self.notes
+            )
+
 
 def run(config: dict[str, Any], caller: Caller) -> Applied | None:
     """Return the config with the edits of what is asked for; None when that comes to nothing.
@@ -358,7 +413,7 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
         else:
             sections += stage.nvidia()
             more = stage.kinds() + stage.parts()
-            sections += stage.rdma(more) + more + stage.cpuset()
+            sections += stage.rdma(more) + more + stage.cpuset() + stage.launcher(more)
         if stage.site["nvidia", "emulate-hooks"]:
             sections = stage.hooks(sections)
         sections += stage.loader()

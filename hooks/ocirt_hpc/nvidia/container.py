@@ -3,8 +3,8 @@
 Device nodes with their rules, the driver's files by capability in a place of their own, the links
 that programs look for, and /proc/driver/nvidia with the chosen GPUs alone.
 
-Libraries go to LIBRARIES, one bind mount each, on a folder that the stage makes: nothing of the
-image is covered, and it is the same for every distribution.
+Libraries go to a place of their own (loader.py), one bind mount each, on a folder that the stage
+makes: nothing of the image is covered, and it is the same for every distribution.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 
 from ocirt import jsonio
 from ocirt.errors import ConfigError
-from ocirt_hpc.ldcache import Entry
+from ocirt_hpc import loader
 from ocirt_hpc.nvidia.driver import CONTROL, GPU_MAJOR, MODESET, PROC
 
 TYPE_CHECKING = False
@@ -22,18 +22,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.host import Host, Node
+    from ocirt_hpc.ldcache import Entry
     from ocirt_hpc.nvidia.choice import Chosen
     from ocirt_hpc.nvidia.driver import Driver, Gpu
     from ocirt_hpc.nvidia.files import File
     from ocirt_hpc.tree import Tree
 
-PLACE = "/run/ocirt/hpc"  # in the container
-LIBRARIES = {64: "lib64", 32: "lib32"}  # below it
-
-# A socket must be writable to be connected to; a library must not be noexec.
+# A socket must be writable to be connected to.
 OPTIONS = {
-    "library": ("bind", "ro", "nosuid", "nodev", "private"),
-    "program": ("bind", "ro", "nosuid", "nodev", "private"),
+    "library": loader.MAPPED,
+    "program": loader.MAPPED,
     "config": ("bind", "ro", "nosuid", "nodev", "noexec", "private"),
     "firmware": ("bind", "ro", "nosuid", "nodev", "noexec", "private"),
     "socket": ("bind", "nosuid", "nodev", "noexec", "private"),
@@ -183,41 +181,36 @@ def file_edits(root: str, found: Iterable[File], tree: Tree) -> tuple[dict[str, 
     The folders of the libraries, and their links, go to `tree`.  root: before each source.
     """
     mounts, entries, links = [], [], []
-    there: dict[str, set[str]] = {}
     for file in found:
         destination = file.destination
         if file.name.startswith(f"{XORG_MODULE}."):
             path = f"{os.path.dirname(destination)}/{XORG_MODULE}"
             links.append({"path": path, "target": file.name})
         if file.kind == "library" and not destination:
-            folder = LIBRARIES[file.bits]
             below = "vdpau/" if "/vdpau/" in file.source else ""
-            names = there.setdefault(folder, set())
-            path = f"{folder}/{below}{file.name}"
-            if path in tree.files:
+            destination, entry = loader.put(
+                tree, file.name, file.soname, file.bits, file.entry, below
+            )
+            if not destination:
                 continue
-            tree.file(path)
-            names.add(file.name)
-            if file.entry is not None and not below:
-                place = f"{PLACE}/{folder}/{file.soname}"
-                entries.append(Entry(file.soname, place, file.entry.flags))
-            if file.soname and file.soname not in names:
-                tree.link(f"{folder}/{below}{file.soname}", file.name)
-                names.add(file.soname)
-            destination = f"{PLACE}/{path}"
+            if entry is not None:
+                entries.append(entry)
         options = list(OPTIONS[file.kind])
         mounts.append(
             {"containerPath": destination, "hostPath": root + file.source, "options": options}
         )
-    for folder, names in there.items():
+    held = tree.files.keys() | tree.links.keys()
+    for folder in loader.FOLDERS.values():
         for link, wanted in LINKS.items():
             fitting = [
                 name
-                for name in sorted(names)
-                if name == wanted or (wanted.endswith(".") and name.startswith(wanted))
+                for name in sorted(held)
+                if name == f"{folder}/{wanted}"
+                or (wanted.endswith(".") and name.startswith(f"{folder}/{wanted}"))
             ]
-            if fitting and link not in names:
-                tree.link(f"{folder}/{link}", "../" * link.count("/") + fitting[0])
+            if fitting and f"{folder}/{link}" not in held:
+                name = fitting[0].removeprefix(f"{folder}/")
+                tree.link(f"{folder}/{link}", "../" * link.count("/") + name)
     return {"mounts": mounts, "links": links}, entries
 
 

@@ -6,7 +6,7 @@ import os
 
 from ocirt import log
 from ocirt.errors import At
-from ocirt_hpc import ldcache
+from ocirt_hpc import ldcache, loader
 from ocirt_hpc.edits import node_edits
 from ocirt_hpc.nvidia import allocation, choice, compat, container, driver, files, require
 from ocirt_hpc.nvidia.nvml import Nvml
@@ -80,9 +80,6 @@ def sections(
     if not request.new_nodes:
         with At(asked.where):
             container.need(nodes)
-    folders = [
-        f"{container.PLACE}/{name}" for name in container.LIBRARIES.values() if name in tree.folders
-    ]
     # A machine that is only a directory has no procfs to cover.
     managed = request.management.names if request.management else ()
     overlay = {} if host.root else container.proc_edits(loaded, chosen, tree, managed)
@@ -93,19 +90,14 @@ def sections(
     )
     if request.compat and "compute" in wanted:
         entries = ldcache.merge(compat.find(image, loaded.version), entries)
-    libraries.add(asked.origin, entries, folders)
-    place = {
-        "containerPath": container.PLACE,
-        "hostPath": tree.place,
-        "options": ["bind", "ro", "nosuid", "nodev", "private"],
-    }
+    libraries.add(asked.origin, entries, loader.folders(tree))
     if not request.gids:
         for section in (made, *(section for _, section in extra)):
             del section["additionalGids"]
     edits = [
         made,
         container.drm_links(loaded, chosen) if wanted & container.GRAPHIC else {},
-        {"mounts": [place]},
+        loader.place(tree),
         mounts,
         overlay,
         profile,
