@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import os
 
+from ocirt import log
+from ocirt.errors import Error
 from ocirt_hpc import edits
 from ocirt_hpc.nvidia import choice, container, driver, files
+from ocirt_hpc.nvidia.nvml import Nvml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,12 +26,15 @@ if TYPE_CHECKING:
 KIND = "nvidia.com/gpu"
 
 
-def document(host: Host, capabilities: list[str], driver_root: str = "/") -> dict[str, Any] | None:
+def document(
+    host: Host, capabilities: list[str], driver_root: str = "/", nvml_timeout: int = 0
+) -> dict[str, Any] | None:
     """Return the CDI file, or None when no driver is loaded.
 
-    Each GPU is a device by its index and its UUID, `all` is all of them.
+    Each GPU, and each MIG device that NVML has, is a device by its index and its UUID; `all` is
+    all of them.  nvml_timeout: seconds that NVML may take; without it MIG devices have no names.
     """
-    loaded = driver.find(host, root=driver_root)
+    loaded = driver.find(host, Nvml(nvml_timeout), driver_root)
     if loaded is None:
         return None
     wanted = files.capabilities(capabilities)
@@ -39,6 +45,14 @@ def document(host: Host, capabilities: list[str], driver_root: str = "/") -> dic
             names[str(one.gpu.index)] = [one]
             if one.gpu.uuid and "?" not in one.gpu.uuid:
                 names[one.gpu.uuid] = [one]
+    if any(gpu.migs for gpu in loaded.gpus):
+        try:
+            for gpu, device, mig in choice.paired(loaded, loaded.nvml()):
+                if mig is not None:
+                    made_of = [choice.Chosen(gpu, mig)]
+                    names[f"{gpu.index}:{device.index}"] = names[device.uuid] = made_of
+        except Error as error:
+            log.warning(f"MIG devices have no names of their own: {error}")
     devices: list[dict[str, Any]] = []
     for name, chosen in sorted(names.items(), key=_order):
         nodes = container.nodes(loaded, chosen, wanted)

@@ -128,10 +128,12 @@ def _cdi(arguments: Arguments, settings: Settings) -> int:
     if verb == "generate":
         from ocirt_hpc import generate
 
+        site = _site(settings)
         made = generate.document(
             _host(settings),
             arguments.capability or ["all"],
-            _site(settings)["nvidia", "driver-root"],
+            site["nvidia", "driver-root"],
+            site["nvidia", "nvml-timeout"],
         )
         if made is None:
             raise Error("no NVIDIA driver is loaded on this host")

@@ -16,9 +16,10 @@ from ocirt_hpc.host import pci_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ocirt_hpc.nvidia.driver import Driver, Gpu, Mig
+    from ocirt_hpc.nvidia.nvml import Facts, MigDevice
 
 
 class Chosen:
@@ -127,22 +128,28 @@ def _by_nvml(driver: Driver, name: str) -> Chosen:
             *error.segments,
         ) from None
     have = []
-    for gpu in driver.gpus:
-        for device in facts.gpus:
-            for one in device.migs if device.address == gpu.address else ():
-                index = f"{gpu.index}:{one.index}"
-                have.append(f"{index} {one.uuid}")
-                if name.lower() not in (index, one.uuid.lower()):
-                    continue
-                for mig in gpu.migs:
-                    if (mig.gi, mig.ci) == (one.gi, one.ci):
-                        return Chosen(gpu, mig)
-                raise ConfigError(
-                    f'"{name}": the driver does not show the MIG device in procfs,'
-                    f" which NVML has as {one.gi}/{one.ci} of GPU {gpu.index}"
-                )
+    for gpu, one, mig in paired(driver, facts):
+        index = f"{gpu.index}:{one.index}"
+        have.append(f"{index} {one.uuid}")
+        if name.lower() not in (index, one.uuid.lower()):
+            continue
+        if mig is None:
+            raise ConfigError(
+                f'"{name}": the driver does not show the MIG device in procfs,'
+                f" which NVML has as {one.gi}/{one.ci} of GPU {gpu.index}"
+            )
+        return Chosen(gpu, mig)
     have += [device.fault for device in facts.gpus if device.fault]
     raise ConfigError(f'there is no MIG device "{name}" (have {", ".join(have) or "none"})')
+
+
+def paired(driver: Driver, facts: Facts) -> Iterator[tuple[Gpu, MigDevice, Mig | None]]:
+    """Yield each MIG device of NVML with its GPU, and with what procfs has of it, or None."""
+    for gpu in driver.gpus:
+        by_place = {(mig.gi, mig.ci): mig for mig in gpu.migs}
+        for device in facts.gpus:
+            for one in device.migs if device.address == gpu.address else ():
+                yield gpu, one, by_place.get((one.gi, one.ci))
 
 
 def _form(driver: Driver) -> str:

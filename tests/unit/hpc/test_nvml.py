@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ocirt_hpc import info, optional
+from oci_spec.cdi import Spec
+from ocirt_hpc import generate, info, optional
 from ocirt_hpc.nvidia import choice, driver, nvml, require
 from ocirt_hpc.nvidia.nvml import Nvml
 
@@ -150,6 +151,27 @@ def test_info_shows_what_it_tells(cut):
     assert "0:1  MIG-bbbbbbbb-0000-5000-8000-000000000008" in text
     assert "architecture 9.0, brand tesla" in text
     assert "architecture" not in info.text(info.document(cut.host()))
+
+
+def test_a_cdi_file_has_mig_devices_by_index_and_uuid(cut, capfd):
+    put_nvml(cut)
+    made = generate.document(cut.host(), ["utility"], nvml_timeout=20)
+    Spec.model_validate(made)
+    nodes = {
+        one["name"]: [node["path"] for node in one["containerEdits"]["deviceNodes"]]
+        for one in made["devices"]
+    }
+    uuid = "MIG-bbbbbbbb-0000-5000-8000-000000000008"
+    assert nodes["0:1"] == nodes[uuid] != nodes["0:0"]
+    assert [path.rpartition("/")[0] for path in nodes[uuid]] == [
+        "/dev", "/dev/nvidia-caps", "/dev/nvidia-caps",
+    ]  # fmt: skip
+    assert "0" not in nodes
+    put_nvml(cut, "CRASH")
+    made = generate.document(cut.host(), ["utility"], nvml_timeout=20)
+    names = ["1", UUID.format(1), "all"]
+    assert [one["name"] for one in made["devices"]] == names
+    assert "MIG devices have no names of their own" in capfd.readouterr().err
 
 
 # --- what it does wrong
