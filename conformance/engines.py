@@ -345,7 +345,7 @@ def run(place: str, runtime: str, options: argparse.Namespace) -> None:
     done.write_text("".join(
         f"{test}\n" for column in known for test in column.results
         if not any(fnmatch.fnmatchcase(test, glob) for glob in again)
-    ))  # fmt: skip
+    ) + "".join(f"{test}\n" for test in options.without or ()))  # fmt: skip
     env = {"OCIRT_TEST_RUNTIME": program}
     if place != "vm":
         argv = pytest_argv(record, done, options, 0)
@@ -417,6 +417,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--only", action="append", metavar="GLOB", help="tests, by pytest's id")
     parser.add_argument("--again", action="append", metavar="GLOB",
                         help="of these, those that have a result, too")  # fmt: skip
+    parser.add_argument("--without", action="append", metavar="ID",
+                        help="not this test, now")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=7200, metavar="S",
                         help="for each start of the virtual machine")  # fmt: skip
     parser.add_argument("--patience", type=float, default=100, metavar="S",
