@@ -117,6 +117,32 @@ def test_podman_and_conmon(dialect, runtime):
     ask("delete --force {ID}")
 
 
+def test_crio_and_conmon(dialect, runtime):
+    """conmon creates; CRI-O does the rest itself, without a log, and reads what it is told."""
+    script = "trap 'exit 5' TERM; touch /up; while :; do usleep 9999; done"
+    ask = dialect("--log-format=json --log {LOG} --root={ROOT}", script)
+    ask("create --bundle {BUNDLE} --pid-file {PIDFILE} {ID}", stdout=subprocess.DEVNULL)
+    ask.prefix = ["--root", runtime.root]
+    ask("start {ID}")
+    assert eventually(lambda: os.path.exists(ask.b.inside("/up")))
+    state = json.loads(ask("state {ID}"))
+    assert (state["status"], state["pid"]) == ("running", runtime.pid(ask.b))
+    assert state["created"]
+    with open(ask.process, "w") as file:
+        json.dump({**ask.b.config["process"], "args": ["sh", "-c", "echo said; exit 7"]}, file)
+    assert ask("exec --process {PROCESS} {ID}", code=7) == "said\n"
+    ask("pause {ID}")
+    assert json.loads(ask("state {ID}"))["status"] == "paused"
+    ask("resume {ID}")
+    ask("update --resources - {ID}", input=json.dumps({"pids": {"limit": 55}}))
+    assert ask.limit() == "55"
+    ask("kill {ID} TERM")
+    ask.end(5)
+    assert "container not running" in ask("kill {ID} KILL", code=1)
+    ask("kill -a {ID} 9")
+    ask("delete --force {ID}")
+
+
 @pytest.mark.parametrize("prefix", ["--root={ROOT}", "--rootless=false --root={ROOT}"])
 def test_slurm(dialect, runtime, prefix):
     if runtime.flavour == "crun":
