@@ -77,7 +77,6 @@ def run(arguments: Arguments, settings: Settings) -> int:
     names = ranks.names(arguments.name or ranks.default_name(bundle), size)
     config = ranks.common(bundles.load(bundle, arguments.config), args, "torch" in styles)
     streams = _streams(arguments, size)
-    config = _room(config, 5 * size + 64)
     wishes = []
     same: dict[Hashable, list[Op]] = {}
     for number, name in enumerate(names):
@@ -98,6 +97,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     if arguments.pmi and handover.listen_fds():
         raise Error("--pmi: LISTEN_FDS would have the same number")
     _cgroups(arguments, settings, config, wishes)
+    _make_room(wishes, (4 + arguments.pmi) * size + 64)
     settings.ensure_root()
     progress = Progress(size, quiet=not arguments.output)
     gang = Gang(wishes, streams, Signals(), progress.told)
@@ -181,17 +181,19 @@ def _streams(arguments: Arguments, size: int) -> Streams:
     return Streams(stdin=stdin, output=output, errors=errors, raw=arguments.raw)
 
 
-def _room(config: dict[str, Any], needed: int) -> dict[str, Any]:
+def _make_room(wishes: list[Wish], needed: int) -> None:
     """Make room for so many descriptors of ours; the ranks keep the limit that they would have."""
     from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
     soft, hard = getrlimit(RLIMIT_NOFILE)
     if soft >= needed or soft < 0:
-        return config
+        return
     if 0 <= hard < needed:
         raise Error(f"{needed} descriptors are needed, and the limit (ulimit -Hn) is {hard}")
     setrlimit(RLIMIT_NOFILE, (needed, hard))
-    return ranks.with_limit(config, "RLIMIT_NOFILE", soft, hard)
+    for wish in wishes:
+        assert wish.config is not None
+        wish.config = ranks.with_limit(wish.config, "RLIMIT_NOFILE", soft, hard)
 
 
 class Progress:
