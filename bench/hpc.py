@@ -3,9 +3,9 @@
 
     python3 bench/hpc.py [--rounds N | --quick] [--format json] [--gate]
 
-Each case is a process of its own, started as the launcher starts ocirt, which puts one container
-on paper (all that `create` decides before anything exists) and writes the files that the stage
-makes for it.  The cases take turns within a round, each round in another order:
+Each case is a process of its own, a plain interpreter started as the launcher would, which puts
+one container on paper (all that `create` decides before anything exists) and writes the files
+that the stage makes for it.  The cases take turns within a round, each round in another order:
 
     off       the stage cannot be reached at all
     plain     a container that asks for nothing
