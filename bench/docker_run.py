@@ -14,13 +14,14 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from lifecycle import BenchError, find, host, in_turn, table, version
+from lifecycle import BenchError, end, find, host, in_turn, table, version
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from tests.integration import engines
@@ -93,6 +94,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: needs root", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, end)
     folder = tempfile.mkdtemp(prefix="ocirt-bench-")
     os.chmod(folder, 0o755)
     try:

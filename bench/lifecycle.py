@@ -671,6 +671,11 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     return result
 
 
+def end(number: int, frame: object) -> None:
+    """Handle SIGTERM: what is under way is taken back on the way out."""
+    raise BenchError("asked to end")
+
+
 def in_a_world(work: Callable[[str], int]) -> int:
     """Call `work` with a folder in a child of ours, with which its mounts end; return its code."""
     if os.geteuid() != 0:
@@ -679,6 +684,8 @@ def in_a_world(work: Callable[[str], int]) -> int:
     folder = tempfile.mkdtemp(prefix="ocirt-bench-")
     try:
         pid = os.fork()
+        # Who is asked to end cleans up; the folder is its, and goes when it is gone.
+        signal.signal(signal.SIGTERM, end if pid == 0 else signal.SIG_IGN)
         if pid == 0:
             code = 1
             try:

@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import textwrap
@@ -79,14 +80,21 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
 def run_part(words: list[str]) -> dict[str, Any]:
     """Run one program; return its document, or {"missing": why}."""
     line = [sys.executable, os.path.join(HERE, words[0]), *words[1:], "--format", "json"]
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=LONGEST, check=False)
+        out, said = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)  # it takes back what it has made
+        process.communicate()
         return {"missing": f"took more than {LONGEST} s"}
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        return {"missing": said[-1]}
-    found: dict[str, Any] = json.loads(done.stdout)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        raise
+    if process.returncode != 0:
+        return {"missing": (said.strip().splitlines() or [f"exit status {process.returncode}"])[-1]}
+    found: dict[str, Any] = json.loads(out)
     return found
 
 
