@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,60 @@ def test_a_source_that_is_not_there_leaves_nothing(runtime, bundle, site):
     result = run(runtime, site(f'[stage]\ntrigger = "always"\n{text}'), bundle.sh("true"))
     assert result.code == 1
     assert f"hpc.toml: mounts[0]: this host has no {site.path}/gone" in result.error
+
+
+# --- a kind of devices of the site's own, whose numbers no driver answers to
+
+NUMBERS = {"given": (240, 7), "other": (240, 8)}
+
+
+@pytest.fixture
+def acme():
+    """Put nodes of two devices on the host; return settings that know their kind."""
+    made = [f"/dev/ocirt-acme{number}" for number in range(len(NUMBERS))]
+    try:
+        for path, (major, minor) in zip(made, NUMBERS.values(), strict=True):
+            os.mknod(path, 0o020666, os.makedev(major, minor))
+        yield '[device.acme]\nfind = "/dev/ocirt-acme#"\n'
+    finally:
+        for path in made:
+            if os.path.exists(path):
+                os.unlink(path)
+
+
+def asks_for_one(box):
+    """Let a container ask for the first, with a node of each that the image has made itself."""
+    for name, (major, minor) in NUMBERS.items():
+        os.mknod(box.inside(name), 0o020666, os.makedev(major, minor))
+    return box.patch(annotations={"ocirt.hpc/acme": "0"})
+
+
+OPENED = {
+    "/dev/ocirt-acme0": "No such device or address",  # allowed, and nobody serves it
+    "/given": "No such device or address",
+    "/dev/ocirt-acme1": "No such file",
+    "/other": "Operation not permitted",
+}
+
+
+def opened(runtime, box):
+    """Return what a container hears when it opens each node."""
+    found = {}
+    for path in OPENED:
+        said = runtime("exec", box.id, "sh", "-c", f"exec 3<{path}").err
+        words = (word for word in OPENED.values() if word.lower() in said.lower())
+        found[path] = next(words, said)
+    return found
+
+
+def started(runtime, options, box):
+    """Run a container in the background, with options before the verb."""
+    line = ["run", "--detach", "--bundle", box.path, "--pid-file", box.pid_file, box.id]
+    done = runtime(*options, *line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert done.code == 0, done
+
+
+def test_only_the_given_device_is_allowed(runtime, bundle, site, acme):
+    box = asks_for_one(bundle.sleeping())
+    started(runtime, site(acme), box)
+    assert opened(runtime, box) == OPENED

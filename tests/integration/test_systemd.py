@@ -13,7 +13,11 @@ import subprocess
 import pytest
 
 from tests.integration import test_checkpoint as checkpoint
+from tests.integration import test_hpc_site
 from tests.integration.support import PATIENCE, UNIFIED, Runtime, eventually, only_ocirt
+
+# What a site gives, and a kind of devices that it knows.
+site, acme = test_hpc_site.site, test_hpc_site.acme
 
 RULES = [
     {"allow": False, "access": "rwm"},
@@ -212,6 +216,19 @@ def test_a_reload_of_systemd_takes_no_device_away(runtime, scoped):
     assert (
         runtime("exec", box.id, "sh", "-c", "echo > /dev/null; cat /dev/zero | head -c 1").code == 0
     )
+    runtime.delete(box, "--force")
+
+
+@only_ocirt("other runtimes have no site of their own")
+def test_a_reload_takes_no_device_of_the_stage_away(runtime, scoped, site, acme):
+    box = test_hpc_site.asks_for_one(scoped())
+    test_hpc_site.started(runtime, ("--systemd-cgroup", *site(acme)), box)
+    assert test_hpc_site.opened(runtime, box) == test_hpc_site.OPENED
+    for change in ((), ("update", "--pids-limit", "50", box.id)):
+        if change:
+            runtime.ok(*change)
+        call("systemctl", "daemon-reload")
+        assert test_hpc_site.opened(runtime, box) == test_hpc_site.OPENED
     runtime.delete(box, "--force")
 
 
