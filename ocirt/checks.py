@@ -32,7 +32,6 @@ UNSUPPORTED: tuple[tuple[str, str], ...] = (
     ("linux.personality.flags", "no personality flag is supported"),
 )  # fmt: skip
 
-SPACES = {"network": "NET", "mount": "MNT", "uts": "UTS"}
 PROC_NAMES = {"user": "user", "cgroup": "cgroup", "time": "time"}
 CLOCKS = ("monotonic", "boottime")
 LARGEST_CPU = 65535
