@@ -14,7 +14,7 @@ cd "$(dirname "$0")"
 
 BUILD="gcc libc6-dev libpython3-dev musl-tools make git python3 python3-venv"
 RUN="libseccomp2 busybox-static"
-PEERS="runc crun docker.io containerd containernetworking-plugins podman netavark catatonit uidmap
+PEERS="runc crun mpich libmpich-dev docker.io containerd containernetworking-plugins podman netavark catatonit uidmap
     slirp4netns rootlesskit iptables iproute2 slurmctld slurmd slurm-client munge"
 
 system=yes run=yes packages="$BUILD $RUN"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from ocirt import cli, log
+from ocirt import binding, cli, log
 from ocirt.cli import hpc, settings
 from ocirt.cli.options import HELP
 from ocirt.errors import UsageError
@@ -34,6 +34,7 @@ SHELL is bash, zsh or fish. To have it at once, and for every shell to come:
 
 # What an option may be; the others take a file, a directory, or anything.
 CHOICES = {
+    "bind": [*binding.KINDS, "none"],
     "cgroup-manager": [name for name in settings.DRIVERS if name],
     "format": ["table", "json"],
     "log-format": ["text", "json"],

@@ -49,8 +49,8 @@ OPTIONS = (
     ("no-new-keyring", "",    "",        False,   "keep the session keyring of the caller"),
 )  # fmt: skip
 ABOUT = """\
-In a PATTERN, %r is the rank, %n the number of ranks, %% a percent sign; where the rank is left
-out, -RANK is added. The same goes for the values of --env and --device.
+In a PATTERN, and in the values of --env and --device, %r is the rank, %n the number of ranks, %% a
+percent sign. A PATTERN that leaves the rank out gets -RANK at its end.
 
 Either all ranks start or none is left. When one fails, the others get SIGTERM, and SIGKILL after
 the grace time; the exit status is that of the first that failed, or 128 and the number of the
