@@ -130,7 +130,9 @@ class Listener:
         manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
         with At(f"NOTIFY_SOCKET: {name}"):
             try:
-                manager.connect("\0" + name[1:] if name[0] == "@" else name)
+                # As bytes: an interpreter that is half started takes no NUL in a str for a name.
+                place = "\0" + name[1:] if name[0] == "@" else name
+                manager.connect(place.encode("utf-8", "surrogateescape"))
                 manager.send(ready)
                 if leaving:
                     _wait_until_read(manager)
