@@ -294,7 +294,13 @@ class Draft:
 
 def create(wish: Wish) -> Made:
     """Make a container whose init waits at the gate (`wish.gate`), or runs its program at once."""
-    return carry_out(wish, lambda draft, undo: finish(steps(draft, undo)))
+
+    def make(draft: Draft, undo: Undo) -> Made:
+        made = finish(steps(draft, undo))
+        made.warnings = draft.warnings()  # `launch` says them once for all ranks
+        return made
+
+    return carry_out(wish, make)
 
 
 def carry_out(wish: Wish, make: Callable[[Draft, Undo], Made]) -> Made:

@@ -157,6 +157,7 @@ def test_a_signal_that_comes_during_a_hook_is_not_lost(runner, bundle, workdir):
 
 def test_the_signal_that_ended_the_program_is_told(runner, bundle):
     process = waiting(runner, bundle.sh(SAYS), "--pid-file", pid_file := f"{runner.root}.pid")
+    assert eventually(lambda: os.path.exists(pid_file)), "the program may be quicker"
     with open(pid_file) as file:
         os.kill(int(file.read()), signal.SIGKILL)
     assert process.wait(PATIENCE) == 128 + signal.SIGKILL
