@@ -158,6 +158,8 @@ class Foreground:
             poll.register(listener, select.POLLIN)
         try:
             status = self._loop(pid, poll)
+            if self._listener:  # it may have said so right before its end
+                self._pass_on(self._listener, poll)
             if self._master >= 0:
                 self._drain()
         finally:
