@@ -271,10 +271,11 @@ def test_list_shows_owners_by_name_or_number(runtime, bundle):
     made = bundle.sleeping()
     runtime.create(made)
     directory = os.path.join(runtime.root, made.id)
-    os.chown(directory, 54321, -1)
-    assert [row["owner"] for row in rows(runtime)] == ["#54321"]
-    os.chown(directory, 0, -1)
-    assert [row["owner"] for row in rows(runtime)] == ["root"]
+    everything = [directory, *(entry.path for entry in os.scandir(directory))]
+    for uid, owner in ((54321, "#54321"), (0, "root")):
+        for path in everything:
+            os.chown(path, uid, -1)
+        assert [row["owner"] for row in rows(runtime)] == [owner]
 
 
 def test_list_passes_over_what_is_none_of_its_own(runtime, bundle):
