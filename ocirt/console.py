@@ -69,8 +69,9 @@ class Signals:
     So none of them ends us and leaves containers behind.
     """
 
-    # SIGKILL, SIGSTOP, glibc's own two; and SIGPIPE, which is about our own output: stays ignored
-    UNCAUGHT = frozenset({9, 13, 19, 32, 33})
+    # SIGKILL, SIGSTOP, glibc's own two; SIGPIPE, which is about our own output: stays ignored; and
+    # what a fault of our own raises: SIGILL, SIGBUS, SIGFPE, SIGSEGV would come again without end
+    UNCAUGHT = frozenset({4, 7, 8, 9, 11, 13, 19, 32, 33})
 
     def __init__(self) -> None:
         import _signal

@@ -28,7 +28,7 @@ Maintainer: {maintainer}
 Section: admin
 Priority: optional
 Installed-Size: {size}
-Depends: python3 (>= 3.11), libseccomp2 (>= 2.5)
+Depends: libc6, python3 (>= 3.11), libseccomp2 (>= 2.5)
 Suggests: uidmap, criu, python3-pydantic (>= 2.12), python3-yaml
 Description: OCI container runtime for HPC and AI
  A container runtime with the command line, exit codes, JSON and error
@@ -68,8 +68,13 @@ License: Apache-2.0
  /usr/share/common-licenses/Apache-2.0.
 """
 
-# The init must not load anything next to hostile files, and both have to start fast.
-OVERRIDES = "ocirt: statically-linked-binary [usr/*]\n"
+# The init must not load anything next to hostile files, and both have to start fast.  The embedded
+# interpreter is linked as python3 itself is: not position-independent, with the same libraries.
+OVERRIDES = """\
+ocirt: statically-linked-binary [usr/*]
+ocirt: hardening-no-pie [usr/lib/ocirt/ocirt/ocirt-python*]
+ocirt: embedded-library expat [usr/lib/ocirt/ocirt/ocirt-python*]
+"""
 
 
 def build(output: Path, version: str = "") -> Path:

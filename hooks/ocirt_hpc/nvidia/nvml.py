@@ -192,6 +192,11 @@ def _answer(library: str, writer: int, seconds: float) -> None:
     import resource
     import signal
 
+    # What a foreground `run` catches is not for the child, which has to end of its own faults.
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setpgid(0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.alarm(int(seconds) + 1)  # if nobody is left to end us

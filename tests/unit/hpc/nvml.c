@@ -14,6 +14,7 @@ struct part {
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, MISMATCH = 18, LOST = 15 };
 enum { BRAND_TESLA = 2 };
+enum { FDS = 4096 }; /* among which the pipe to our parent is */
 
 #ifndef VERSION
 #define VERSION "550.54.15"
@@ -55,13 +56,13 @@ int nvmlInitWithFlags(unsigned flags)
 	_exit(3);
 #endif
 #ifdef GARBAGE
-	for (int fd = 0; fd < 64; fd++)
+	for (int fd = 0; fd < FDS; fd++)
 		if (write(fd, "\xff{not json", 10) < 0)
 			continue;
 	_exit(0);
 #endif
 #ifdef OTHER_SHAPE
-	for (int fd = 0; fd < 64; fd++)
+	for (int fd = 0; fd < FDS; fd++)
 		if (write(fd, "[1, 2]", 6) < 0)
 			continue;
 	_exit(0);
@@ -70,7 +71,7 @@ int nvmlInitWithFlags(unsigned flags)
 	static char page[1 << 16];
 	memset(page, ' ', sizeof(page));
 	for (;;)
-		for (int fd = 3; fd < 64; fd++)
+		for (int fd = 3; fd < FDS; fd++)
 			if (write(fd, page, sizeof(page)) < 0)
 				continue;
 #endif
@@ -82,7 +83,7 @@ int nvmlInitWithFlags(unsigned flags)
 	if (environ && *environ)
 		return LOST;
 	int open_ones = 0;
-	for (int fd = 3; fd < 1024; fd++)
+	for (int fd = 3; fd < FDS; fd++)
 		open_ones += fcntl(fd, F_GETFD) >= 0;
 	char cwd[4096] = "";
 	if (open_ones != 1)
