@@ -215,7 +215,7 @@ def test_a_library_that_hangs_is_ended_with_what_it_started(cut, macro):
     before = time.monotonic()
     assert f"{LIBRARY}: NVML did not answer within 1 s" in fault(cut, seconds=1)
     assert time.monotonic() - before < 15
-    # Where the tests reap for others, what the library started comes to us as a zombie, without maps.
+    # Where tests reap for others, what the library started comes to us as a zombie, without maps.
     assert not [pid for pid in filter(str.isdecimal, os.listdir("/proc")) if maps(pid, cut)]
 
 
