@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNTIME ?= $(abspath $(BIN))/ocirt
-WORKERS ?= 2
+WORKERS ?= 0
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -10,7 +10,7 @@ help: ## print this
 setup: ## install what is needed, build into .venv, run a container
 	./setup.sh
 
-test: ## every test, WORKERS=2 files at a time; what needs root or a missing tool says so and skips
+test: ## every test, WORKERS=2: two files at a time; what needs root or a missing tool says so and skips
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: ## format, lint, types, unit tests: seconds, no root
