@@ -84,7 +84,7 @@ def test_everything_in_it_is_roots(deb):
 
 def test_it_needs_what_the_runtime_needs(deb):
     fields = call(["dpkg-deb", "-f", deb, "Depends"]).stdout
-    assert fields == "python3 (>= 3.11), libseccomp2 (>= 2.5)\n"
+    assert fields == "libc6, python3 (>= 3.11), libseccomp2 (>= 2.5)\n"
 
 
 def test_it_is_installed_runs_and_goes(deb, tmp_path):
