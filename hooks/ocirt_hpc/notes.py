@@ -11,6 +11,7 @@ from ocirt_hpc.edits import has_cpuset, is_dropped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocirt_hpc.edits import Section
@@ -108,35 +109,42 @@ class Notes:
         return rows
 
 
+def _hook(item: dict[str, Any]) -> str:
+    what = item.get("program") or " ".join([item["path"], *item.get("args", ())[1:3]])
+    return f"{item['hookName']} hook {what} is left out: its work is done"
+
+
+def _limits(item: dict[str, Any]) -> str:
+    return " ".join(item[key] if key == "device" else f"{key}={item[key]}" for key in item)
+
+
+def _mount(item: dict[str, Any]) -> str:
+    options = ",".join(item.get("options") or ())
+    return f"{item['hostPath']} on {item['containerPath']} ({options})"
+
+
+def _node(item: dict[str, Any]) -> str:
+    numbers = f" {item['major']}:{item.get('minor', 0)}" if item.get("major") else ""
+    return f"{item['path']}{numbers} {item.get('permissions') or 'rwm'}"
+
+
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "cpuset": lambda item: f"cpus {item['cpus']}, mems {item['mems']}",
+    "deviceNodes": _node,
+    "dropHooks": _hook,
+    "dropNamespaces": lambda item: f"no {item} namespace of its own",
+    "hooks": lambda item: f"{item['hookName']} {item['path']}",
+    "keepPmi": lambda item: f"the launcher's socket {item} stays open",
+    "links": lambda item: f"{item['path']} -> {item['target']}",
+    "mounts": _mount,
+    "netDevices": lambda item: f"{item['hostInterfaceName']} as {item['name']}",
+    "rdmaDevices": lambda item: f"{item} moves into the container's network namespace",
+    "rdmaLimits": _limits,
+    "rlimits": lambda item: f"{item['type']} {item['soft']}:{item['hard']}",
+    "user": lambda item: f"{item['uid']}:{item['gid']}",
+}
+
+
 def describe(kind: str, item: Any) -> str:
     """Word one item of an edit."""
-    if kind == "deviceNodes":
-        numbers = f" {item['major']}:{item.get('minor', 0)}" if item.get("major") else ""
-        return f"{item['path']}{numbers} {item.get('permissions') or 'rwm'}"
-    if kind == "mounts":
-        options = ",".join(item.get("options") or ())
-        return f"{item['hostPath']} on {item['containerPath']} ({options})"
-    if kind == "rlimits":
-        return f"{item['type']} {item['soft']}:{item['hard']}"
-    if kind == "hooks":
-        return f"{item['hookName']} {item['path']}"
-    if kind == "dropNamespaces":
-        return f"no {item} namespace of its own"
-    if kind == "cpuset":
-        return f"cpus {item['cpus']}, mems {item['mems']}"
-    if kind == "user":
-        return f"{item['uid']}:{item['gid']}"
-    if kind == "dropHooks":
-        what = item.get("program") or " ".join([item["path"], *item.get("args", ())[1:3]])
-        return f"{item['hookName']} hook {what} is left out: its work is done"
-    if kind == "keepPmi":
-        return f"the launcher's socket {item} stays open"
-    if kind == "rdmaDevices":
-        return f"{item} moves into the container's network namespace"
-    if kind == "rdmaLimits":
-        return " ".join(item[key] if key == "device" else f"{key}={item[key]}" for key in item)
-    if kind == "links":
-        return f"{item['path']} -> {item['target']}"
-    if kind == "netDevices":
-        return f"{item['hostInterfaceName']} as {item['name']}"
-    return str(item)
+    return _WORDS.get(kind, str)(item)
