@@ -11,7 +11,6 @@ first changes from round to round.  Wall time is what the user of the client wai
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -21,7 +20,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from lifecycle import BenchError, end, find, host, in_turn, table, version
+from lifecycle import BenchError, end, find, host, in_turn, show, table, version
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from tests.integration import engines
@@ -98,8 +97,7 @@ def main() -> int:
     folder = tempfile.mkdtemp(prefix="ocirt-bench-")
     os.chmod(folder, 0o755)
     try:
-        result = measure(folder, args.rounds)
-        print(json.dumps(result, indent=2) if args.format == "json" else report(result))
+        show(measure(folder, args.rounds), args.format, report)
         return 0
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import os
 import shutil
 import subprocess
@@ -31,6 +30,7 @@ from lifecycle import (
     find_busybox,
     host,
     in_a_world,
+    show,
     table,
 )
 
@@ -135,8 +135,7 @@ def main() -> int:
     args = parser.parse_args()
 
     def work(folder: str) -> int:
-        result = measure(folder, args.rounds)
-        print(json.dumps(result, indent=2) if args.format == "json" else report(result))
+        show(measure(folder, args.rounds), args.format, report)
         return 0
 
     return in_a_world(work)

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bundle
+from lifecycle import show
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "hooks")]
@@ -220,7 +221,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder)
     rows = {name: case.row() for name, case in cases.items()}
-    print(json.dumps(rows, indent=2) if args.format == "json" else report(rows))
+    show(rows, args.format, report)
     code = 0
     for name, most in BUDGET.items():
         spent = rows[name]["cpu_ms"] - rows["off"]["cpu_ms"]

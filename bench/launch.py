@@ -17,7 +17,6 @@ What a launcher that waits holds in memory is told beside what N waiting `run`s 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import statistics
@@ -39,6 +38,7 @@ from lifecycle import (
     in_turn,
     instructions,
     resident,
+    show,
     table,
     version,
 )
@@ -218,8 +218,7 @@ def main() -> int:
     args = options()
 
     def work(folder: str) -> int:
-        result = measure(args, folder)
-        print(json.dumps(result, indent=2) if args.format == "json" else report(result))
+        show(measure(args, folder), args.format, report)
         return 0
 
     return in_a_world(work)

@@ -702,12 +702,17 @@ def in_a_world(work: Callable[[str], int]) -> int:
         os.rmdir(folder)
 
 
+def show(result: Any, form: str, report: Callable[[Any], str]) -> None:
+    """Print a result as JSON, or as what `report` makes of it."""
+    print(json.dumps(result, indent=2) if form == "json" else report(result))
+
+
 def main() -> int:
     args = options()
 
     def work(folder: str) -> int:
         result = measure(args, folder)
-        print(json.dumps(result, indent=2) if args.format == "json" else report(result))
+        show(result, args.format, report)
         faults = over_budget(result) if args.gate else []
         for fault in faults:
             print(f"bench: over budget: {fault}", file=sys.stderr)

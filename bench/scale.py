@@ -29,6 +29,7 @@ from lifecycle import (
     find_busybox,
     host,
     in_a_world,
+    show,
     table,
 )
 
@@ -142,8 +143,7 @@ def main() -> int:
     args = parser.parse_args()
 
     def work(folder: str) -> int:
-        result = measure(folder, args)
-        print(json.dumps(result, indent=2) if args.format == "json" else report(result))
+        show(measure(folder, args), args.format, report)
         return 0
 
     return in_a_world(work)
