@@ -10,6 +10,7 @@ the whole machine to see, such as a cgroup or a user, has the number of its proc
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -17,6 +18,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def pytest_configure(config):
+    # `timeout`, a CI or a scheduler asks us to end: daemons, containers and cgroups end first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if one_of_several(config):
         # One thread talks to the others' master; tests fork to be another program, or to exit.
         config.addinivalue_line(
