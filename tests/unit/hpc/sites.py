@@ -21,6 +21,26 @@ BASE = {
 }
 
 
+LOADER = "lib64/ld-linux-x86-64.so.2"
+
+
+def run(config, machine, folder, rootfs, text="", **options):
+    """Return what the stage makes of a config on a machine with these settings of the site.
+
+    They and what the stage writes are below `folder`.  options: fields of the stage's Caller.
+    """
+    machine.host()
+    file = folder / "hpc.toml"
+    file.touch(mode=0o600)
+    text = text.replace("[stage]\n", "", 1)
+    file.write_text(f'[stage]\nhost-root = "{machine.root}"\n{text}')
+    caller = stage.Caller(str(rootfs), str(folder / "files"))
+    caller.site = str(file)
+    for name, value in options.items():
+        setattr(caller, name, value)
+    return stage.run(config, caller)
+
+
 class Place:
     """A machine, a root file system and a file of settings, all below one directory."""
 
@@ -28,21 +48,21 @@ class Place:
         self.path = path
         self.machine = machine
         self.file = path / "hpc.toml"
-        self.file.touch(mode=0o600)
         self.rootfs = path / "rootfs"
         self.rootfs.mkdir()
 
+    def with_loader(self):
+        """Give the image a place for programs' loader, as glibc has it; return self."""
+        loader = self.rootfs / LOADER
+        loader.parent.mkdir()
+        loader.touch()
+        return self
+
     def ask(self, text, *, env=(), annotations=None, config=BASE, **options):
         """Return what comes of a container: an edited config with its report, or None."""
-        text = text.replace("[stage]\n", "", 1)
-        self.file.write_text(f'[stage]\nhost-root = "{self.machine.root}"\n{text}')
         config = {**config, "annotations": annotations or {}}
         config["process"] = {**config["process"], "env": [*config["process"]["env"], *env]}
-        caller = stage.Caller(str(self.rootfs), str(self.path / "files"))
-        caller.site = str(self.file)
-        for name, value in options.items():
-            setattr(caller, name, value)
-        return stage.run(config, caller)
+        return run(config, self.machine, self.path, self.rootfs, text, **options)
 
     def env(self, text, **options):
         """Return the variables of a container by name."""

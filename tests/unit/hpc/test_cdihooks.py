@@ -28,10 +28,8 @@ def place(tmp_path):
     machine = workstation(tmp_path / "host")
     install(machine)
     machine.host()
-    made = Place(tmp_path, machine)
+    made = Place(tmp_path, machine).with_loader()
     (made.rootfs / "etc").mkdir()
-    (made.rootfs / "lib64").mkdir()
-    (made.rootfs / "lib64/ld-linux-x86-64.so.2").touch()
     return made
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from ocirt_hpc import exclusive, request, stage
+from ocirt_hpc import exclusive, request
 
 from ocirt.errors import ConfigError
+from tests.unit.hpc import sites
 from tests.unit.hpc.machines import Machine
 
 NETWORK = [{"type": "mount"}, {"type": "network"}]
@@ -23,20 +24,12 @@ def machine(tmp_path, monkeypatch):
 
 
 def run(machine, tmp_path, env=(), annotations=None, namespaces=NETWORK, settings="", **caller):
-    machine.host()
-    file = tmp_path / "hpc.toml"
-    file.write_text(f'[stage]\nhost-root = "{machine.root}"\n{settings}')
-    file.chmod(0o600)
-    asked = stage.Caller(str(tmp_path), str(tmp_path / "place"))
-    asked.site = str(file)
-    for name, value in caller.items():
-        setattr(asked, name, value)
     config = {
         "process": {"env": list(env)},
         "annotations": annotations or {},
         "linux": {"namespaces": namespaces},
     }
-    return stage.run(config, asked)
+    return sites.run(config, machine, tmp_path, tmp_path, settings, **caller)
 
 
 def test_a_device_that_the_caller_names_moves(machine, tmp_path):

@@ -9,7 +9,6 @@ from tests.unit.hpc.machines import cluster_node, install
 from tests.unit.hpc.sites import BASE, Place
 
 GPU = ("NVIDIA_VISIBLE_DEVICES=0",)
-LOADER = "lib64/ld-linux-x86-64.so.2"
 
 
 @pytest.fixture
@@ -18,10 +17,8 @@ def place(tmp_path, monkeypatch):
     machine = cluster_node(tmp_path / "host")
     install(machine)
     machine.host()
-    place = Place(tmp_path, machine)
+    place = Place(tmp_path, machine).with_loader()
     (place.rootfs / "run").mkdir()
-    (place.rootfs / "lib64").mkdir()
-    (place.rootfs / LOADER).touch()
     monkeypatch.setattr(Image, "readonly", True)
     return place
 

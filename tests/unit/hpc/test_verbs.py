@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from ocirt_hpc import hostlibs, ldcache, loader, rdma, stage, verbs
+from ocirt_hpc import hostlibs, ldcache, loader, rdma, verbs
 from ocirt_hpc.image import Image
 from ocirt_hpc.tree import Tree
 
 from ocirt.errors import ConfigError
+from tests.unit.hpc import sites
 from tests.unit.hpc.libraries import GCC, Source, build
 from tests.unit.hpc.machines import Machine
 
@@ -162,13 +163,9 @@ def test_a_device_has_its_drivers_provider(tmp_path):
 
 
 def run(machine, tmp_path, rootfs, setting):
-    machine.host()
-    file = tmp_path / "hpc.toml"
-    file.write_text(f'[stage]\nhost-root = "{machine.root}"\n[rdma]\nuserland = "{setting}"\n')
-    file.chmod(0o600)
-    caller = stage.Caller(str(rootfs), str(tmp_path / "place"))
-    caller.site = str(file)
-    return stage.run({"process": {}, "annotations": {"ocirt.hpc/rdma": "mlx5_0"}}, caller)
+    config = {"process": {}, "annotations": {"ocirt.hpc/rdma": "mlx5_0"}}
+    text = f'[rdma]\nuserland = "{setting}"\n'
+    return sites.run(config, machine, tmp_path, rootfs, text)
 
 
 @pytest.fixture
