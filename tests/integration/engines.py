@@ -485,6 +485,18 @@ def used(engine):
     assert gone(engine.leftovers) == [], "left behind"
 
 
+def lent(name):
+    """Return the fixture that lends each test the engine of the fixture `name`."""
+
+    @pytest.fixture
+    def engine(request):
+        held = request.getfixturevalue(name)
+        with used(held):
+            yield held
+
+    return engine
+
+
 class Client(Engine):
     """An engine with a command line like Docker's."""
 

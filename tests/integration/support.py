@@ -46,6 +46,18 @@ needs_v1 = pytest.mark.skipif(UNIFIED, reason="needs cgroup v1 controllers")
 needs_v2 = pytest.mark.skipif(not UNIFIED, reason="needs a unified cgroup v2 hierarchy")
 
 
+def first_program():
+    """Return the name of pid 1; "systemd" only where it has booted the machine."""
+    with open("/proc/1/comm") as file:
+        name = file.read().strip()
+    booted = name != "systemd" or os.path.exists("/run/systemd/private")
+    return name if booted else f"an idle {name}"
+
+
+INIT = first_program()
+needs_systemd = pytest.mark.skipif(INIT != "systemd", reason=f"pid 1 is {INIT} and no systemd")
+
+
 def controllers():
     """Return the names of the cgroup controllers that containers can have limits of."""
     if UNIFIED:

@@ -423,12 +423,22 @@ def test_what_the_process_may_do(runtime, life, user):
     assert int(later) >= int(count)
 
 
-def test_a_network_namespace_of_others_is_joined_again(runtime, life):
+@contextlib.contextmanager
+def a_network(host):
+    """Hold a network namespace; its path."""
     with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
-        runtime.host.known.add(holder.pid)
+        host.known.add(holder.pid)
         path = f"/proc/{holder.pid}/ns/net"
         own = os.stat("/proc/self/ns/net").st_ino
-        assert eventually(lambda: os.stat(path).st_ino != own)
+        try:
+            assert eventually(lambda: os.stat(path).st_ino != own)
+            yield path
+        finally:
+            holder.kill()
+
+
+def test_a_network_namespace_of_others_is_joined_again(runtime, life):
+    with a_network(runtime.host) as path:
         spaces = namespaces("pid", "ipc", "uts", "mount", network=path)
         box = life(linux={"namespaces": spaces}).start()
         box.checkpoint()
@@ -436,19 +446,13 @@ def test_a_network_namespace_of_others_is_joined_again(runtime, life):
         assert os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat(path).st_ino
         box.counts_on()
         runtime.delete(box.bundle, "--force")
-        holder.kill()
 
 
 def test_a_namespace_that_has_gone_is_named(runtime, life):
-    with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
-        runtime.host.known.add(holder.pid)
-        path = f"/proc/{holder.pid}/ns/net"
-        own = os.stat("/proc/self/ns/net").st_ino
-        assert eventually(lambda: os.stat(path).st_ino != own)
+    with a_network(runtime.host) as path:
         spaces = namespaces("pid", "ipc", "uts", "mount", network=path)
         box = life(linux={"namespaces": spaces}).start()
         box.checkpoint()
-        holder.kill()
     result = box.try_restore()
     assert result.code == 1
     assert "linux.namespaces[4]" in result.error

@@ -65,10 +65,7 @@ def daemon(base):
         yield docker
 
 
-@pytest.fixture
-def docker(daemon):
-    with engines.used(daemon) as docker:
-        yield docker
+docker = engines.lent("daemon")
 
 
 # Docker's own filter, which has calls of the kernel's that CRIU has to make for a process.
@@ -146,10 +143,7 @@ def engine(base):
         yield podman
 
 
-@pytest.fixture
-def podman(engine):
-    with engines.used(engine):
-        yield engine
+podman = engines.lent("engine")
 
 
 @needs_podman

@@ -65,10 +65,7 @@ def daemon(base):
         yield containerd
 
 
-@pytest.fixture
-def ctr(daemon):
-    with engines.used(daemon):
-        yield daemon
+ctr = engines.lent("daemon")
 
 
 def open_and_read(path):

@@ -44,10 +44,7 @@ def daemon(base):
         yield cri
 
 
-@pytest.fixture
-def cri(daemon):
-    with engines.used(daemon):
-        yield daemon
+cri = engines.lent("daemon")
 
 
 @pytest.fixture

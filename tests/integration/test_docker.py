@@ -55,10 +55,7 @@ def daemon(base):
         yield docker
 
 
-@pytest.fixture
-def docker(daemon):
-    with engines.used(daemon) as docker:
-        yield docker
+docker = engines.lent("daemon")
 
 
 def status(text, field):
@@ -1073,10 +1070,7 @@ def fragile_daemon(base):
         yield docker
 
 
-@pytest.fixture
-def fragile(fragile_daemon):
-    with engines.used(fragile_daemon) as docker:
-        yield docker
+fragile = engines.lent("fragile_daemon")
 
 
 COUNT = "trap 'echo term; exit 5' TERM; n=0; while :; do n=$((n+1)); echo $n; usleep 99999; done"
@@ -1227,10 +1221,7 @@ def remapped_daemon(base):
         yield docker
 
 
-@pytest.fixture
-def remapped(remapped_daemon):
-    with engines.used(remapped_daemon) as docker:
-        yield docker
+remapped = engines.lent("remapped_daemon")
 
 
 def test_root_of_a_remapped_container_is_nobody_outside(remapped):

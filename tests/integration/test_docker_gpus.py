@@ -43,10 +43,7 @@ def daemon(base):
         yield docker
 
 
-@pytest.fixture
-def docker(daemon):
-    with engines.used(daemon) as docker:
-        yield docker
+docker = engines.lent("daemon")
 
 
 LIST = "cd /dev; ls -d nvidia[0-9]* 2>/dev/null | sort | tr '\\n' ' '"

@@ -136,10 +136,7 @@ def daemon(base, user):
         yield docker
 
 
-@pytest.fixture
-def docker(daemon):
-    with engines.used(daemon):
-        yield daemon
+docker = engines.lent("daemon")
 
 
 # --- under the names of test_docker.py, as far as it goes without root

@@ -306,14 +306,17 @@ def test_an_id_that_is_taken_starts_nobody(job, runtime, bundle, host):
     assert host.states() == {other.id}
 
 
-def test_a_launcher_told_to_end_while_it_makes_containers_leaves_nothing(job, host, workdir):
+def gated(workdir, line):
+    """Return a FIFO, and hooks of one shell line in which GATE is its path."""
     fifo = os.path.join(workdir, "fifo")
     os.mkfifo(fifo)
-    script = os.path.join(workdir, "hook")
-    with open(script, "w") as file:
-        file.write(f"#!/bin/sh\nsleep 1 < {fifo}\n")
-    os.chmod(script, 0o755)
-    box = job.sh("echo it is on", hooks={"createRuntime": [{"path": script}]})
+    args = ["sh", "-c", line.replace("GATE", fifo)]
+    return fifo, {"createRuntime": [{"path": "/bin/sh", "args": args}]}
+
+
+def test_a_launcher_told_to_end_while_it_makes_containers_leaves_nothing(job, host, workdir):
+    fifo, hooks = gated(workdir, "sleep 1 < GATE")
+    box = job.sh("echo it is on", hooks=hooks)
     process = box.spawn(3)
     with open(fifo, "w"):  # the first hook runs
         process.send_signal(signal.SIGTERM)
@@ -341,14 +344,9 @@ def test_a_launcher_that_is_killed_takes_its_ranks_along(job, runtime, host):
 def test_a_launcher_that_is_killed_while_it_makes_containers_can_be_cleaned_up(
     job, runtime, host, workdir
 ):
-    fifo = os.path.join(workdir, "fifo")
-    os.mkfifo(fifo)
-    script = os.path.join(workdir, "hook")
-    with open(script, "w") as file:
-        # The first container is made, the others wait in their hook.
-        file.write(f'#!/bin/sh\ncase "$(cat)" in *-0\\"*) exit 0;; esac\nread line < {fifo}\n')
-    os.chmod(script, 0o755)
-    box = job.sh("echo it is on", hooks={"createRuntime": [{"path": script}]})
+    # The first container is made, the others wait in their hook.
+    fifo, hooks = gated(workdir, 'case "$(cat)" in *-0\\"*) exit 0;; esac; read line < GATE')
+    box = job.sh("echo it is on", hooks=hooks)
     process = box.spawn(20)
     gate = os.open(fifo, os.O_WRONLY)  # somebody reads
     process.kill()

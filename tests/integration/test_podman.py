@@ -43,10 +43,7 @@ def engine(base):
         yield podman
 
 
-@pytest.fixture
-def podman(engine):
-    with engines.used(engine):
-        yield engine
+podman = engines.lent("engine")
 
 
 def status(text, field):

@@ -36,10 +36,7 @@ def engine(base):
         yield podman
 
 
-@pytest.fixture
-def podman(engine):
-    with engines.used(engine):
-        yield engine
+podman = engines.lent("engine")
 
 
 CUDA = "ls /usr/lib/x86_64-linux-gnu /run/ocirt/hpc/lib64 2> /dev/null | grep -c libcuda.so.1"

@@ -14,7 +14,16 @@ import pytest
 
 from tests.integration import test_checkpoint as checkpoint
 from tests.integration import test_hpc_site
-from tests.integration.support import PATIENCE, UNIFIED, Runtime, eventually, only_ocirt
+from tests.integration.support import (
+    PATIENCE,
+    UNIFIED,
+    Runtime,
+    eventually,
+    needs_systemd,
+    only_ocirt,
+)
+
+pytestmark = needs_systemd
 
 # What a site gives, and a kind of devices that it knows.
 site, acme = test_hpc_site.site, test_hpc_site.acme
@@ -65,14 +74,6 @@ def cgroup_of(pid):
 def read(pid, file):
     with open(f"/sys/fs/cgroup{cgroup_of(pid)}/{file}") as opened:
         return opened.read().strip()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def booted():
-    with open("/proc/1/comm") as file:
-        first = file.read().strip()
-    if first != "systemd" or not os.path.exists("/run/systemd/private"):
-        pytest.skip(f"pid 1 is {first} and no systemd")
 
 
 @pytest.fixture

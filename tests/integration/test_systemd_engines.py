@@ -11,7 +11,7 @@ import os
 import pytest
 
 from tests.integration import engines
-from tests.integration.support import UNIFIED, eventually, find_runtime
+from tests.integration.support import eventually, find_runtime, needs_systemd, needs_v2
 from tests.integration.test_systemd import call, cgroup_of, read, show
 
 RUNTIME = find_runtime()
@@ -22,7 +22,7 @@ MISSING = {
     DOCKER: engines.missing("dockerd", "docker", "containerd", "iptables", "nsenter"),
 }
 
-pytestmark = pytest.mark.skipif(not UNIFIED, reason="the properties of cgroup v2")
+pytestmark = [needs_systemd, needs_v2]
 
 
 def make(kind, folder):
@@ -30,14 +30,6 @@ def make(kind, folder):
         return engines.Podman(folder, RUNTIME, manager="systemd")
     driver = ["native.cgroupdriver=systemd"]
     return engines.Docker(folder, RUNTIME, **{"exec-opts": driver, "cgroup-parent": "ocirt.slice"})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def booted():
-    with open("/proc/1/comm") as file:
-        first = file.read().strip()
-    if first != "systemd" or not os.path.exists("/run/systemd/private"):
-        pytest.skip(f"pid 1 is {first} and no systemd")
 
 
 @pytest.fixture(scope="module", params=[PODMAN, DOCKER])
