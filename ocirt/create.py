@@ -258,6 +258,7 @@ class Draft:
             context.node_sources = self.edits.node_sources
             context.rdma_devices = self.edits.rdma_devices
             context.links = self.edits.links
+            context.no_links = self.edits.no_links
         if manager is not None:
             context.attach_files = manager.attach_files()
             context.cgroup_word = "cgroup" if manager.cgroup_dir() else ""

@@ -11,7 +11,8 @@ the reference implementation, which engines use.  What CDI has no word for, the 
 say in words of their own: `envDefault`, `envPrepend` and `envAppend` keep what is set already,
 `envUnset`, `rlimits`, `keepPmi`, `rdmaDevices` (to be moved in), `rdmaLimits`, `cpuset`, `user`,
 `dropNamespaces`, `links`, symbolic links in the container, and `dropHooks` and `dropMounts`,
-hooks and beginnings of destinations that other edits have taken the place of.
+hooks and beginnings of destinations that other edits have taken the place of.  A mount with
+`noLinks` is made where its path says, or not at all.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Applied:
     pmi           whether the socket that PMI_FD names stays open
     rdma_devices  RDMA devices that move into the container's network namespace -> origin
     links         (path, target, origin) of symbolic links to be made in the container
+    no_links      destinations whose paths must hold no symbolic link
     tree          files that have to be made for the container, or None
     report        rows that explain each edit, and what was left out
 
@@ -72,6 +74,7 @@ class Applied:
         self.rdma_devices: dict[str, str] = {}
         self.pmi = False
         self.links: list[tuple[str, str, str]] = []
+        self.no_links: set[str] = set()
         self.tree: Tree | None = None
         self.report: list[dict[str, Any]] = []
 
@@ -407,6 +410,8 @@ def _mounts(draft: _Draft, edits: list[Edit]) -> None:
             made["type"] = mount["type"]
         made["options"] = options
         _remove(mounts, "destination", mount["containerPath"])
+        if mount.get("noLinks"):
+            draft.applied.no_links.add(mount["containerPath"])
         mounts.append(draft.note(made, origin))
     mounts.sort(key=_depth)
 

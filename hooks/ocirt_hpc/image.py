@@ -71,6 +71,19 @@ class Image:
         os.close(fd)
         return "/" + "/".join(way)
 
+    def kind(self, path: str) -> int:
+        """Return what is at a path itself, be it a link: the type bits of its mode; 0 for none."""
+        fd = self._walk(os.path.dirname(path))
+        if fd is None:
+            return 0
+        try:
+            seen = os.stat(os.path.basename(path), dir_fd=fd, follow_symlinks=False)
+        except OSError:
+            return 0
+        finally:
+            os.close(fd)
+        return seen.st_mode & S_IFMT
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, in order; [] when it is none."""
         fd = self._walk(path)

@@ -63,6 +63,9 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("nvidia", "disable-require"):      (False,   "whether NVIDIA_REQUIRE_* is left unchecked"),
     ("nvidia", "capabilities"):         (["all"], "what NVIDIA_DRIVER_CAPABILITIES may ask for"),
     ("nvidia", "driver-root"):          ("/",     "below what the driver has its files"),
+    ("nvidia", "layout"):               ("private", "where the driver's libraries are in a"
+                                                  " container: private (/run/ocirt/hpc), or native"
+                                                  " (/usr/lib64, or as its distribution has it)"),
     ("nvidia", "cuda-compat"):          (True,    "whether a newer libcuda of the image, made for"
                                                   " the host's driver, comes before the driver's"),
     ("nvidia", "emulate-hooks"):        (True,    "whether the work of nvidia-cdi-hook is done"
@@ -99,6 +102,7 @@ WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "loader"): ("cache", "env", "both", "none"),
     ("stage", "on-missing"): ("auto", "error", "warn", "ignore"),
     ("nvidia", "request-default"): ("none", "job", "all"),
+    ("nvidia", "layout"): ("private", "native"),
     ("rdma", "with-gpus"): ("none", "nearest", "all"),
     ("rdma", "userland"): ("never", "auto", "always"),
     ("rdma", "move"): ("never", "caller", "any"),

@@ -163,6 +163,11 @@ class _Stage:
         mapped = any(space["type"] == "user" for space in linux.get("namespaces") or ())
         asked.new_nodes = not (mapped or self.caller.rootless or os.geteuid())
         asked.nvml_timeout = self.site["nvidia", "nvml-timeout"]
+        asked.native = self.site["nvidia", "layout"] == "native"
+        if asked.native and self.caller.foreign:
+            why = "it takes links, which another runtime does not make"
+            self.notes.leave_out('nvidia.layout="native"', why)
+            asked.native = False
         with Image(self.caller.rootfs) as image:
             sections, chosen = stage.sections(
                 asked, self.host, image, self.tree, self.notes, self.libraries

@@ -54,6 +54,7 @@ class Context:
     node_sources    where a device node's path on the host is not that in the container: the host's
     rdma_devices    RDMA devices to be moved in, name -> what asks for it
     links           (path, target, origin) of symbolic links that devices need
+    no_links        destinations of mounts whose paths must hold no symbolic link
     cpus            the CPUs that the program may use, "" for all
     keep_fd         a descriptor that the program gets besides those that follow 2, or -1
     slots           the number of each descriptor that the plan calls by a word
@@ -89,6 +90,7 @@ class Context:
         self.node_sources: dict[str, str] = {}
         self.rdma_devices: dict[str, str] = {}
         self.links: list[tuple[str, str, str]] = []
+        self.no_links: frozenset[str] | set[str] = frozenset()
         self.slots: dict[str, int] = {}
         self.same: dict[Hashable, list[Op]] | None = None
 

@@ -210,6 +210,8 @@ def _bind(
     how = MAKE_DIR | MAKE_FILE | _inside_proc(dest)
     if dest == "/proc":
         how |= NO_LINKS | VERIFY_PROC
+    elif dest in context.no_links:
+        how |= NO_LINKS
     source = _source(mount, context)
     tree = f"tree.{index}" if f"tree.{index}" in context.slots else ""
     recursive = int(options.bind or False)

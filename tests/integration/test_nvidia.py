@@ -113,6 +113,41 @@ def test_the_gpus_asked_for_and_no_other(runtime, bundle, gpus):
     assert "Operation not permitted" in lines[2]
 
 
+NATIVE = "/usr/lib64/libcuda.so.1"
+
+
+def in_the_images_folders(gpus):
+    settings = gpus.root / "hpc.toml"
+    settings.write_text(settings.read_text() + '[nvidia]\nlayout = "native"\n')
+
+
+@needs_gcc
+def test_a_program_opens_the_driver_by_its_usual_path(runtime, bundle, gpus):
+    in_the_images_folders(gpus)
+    b = bundle.sh(f"/bin/find; ls -l {os.path.dirname(NATIVE)}")
+    build(b.inside("/bin/find"), PROGRAM.replace('"libcuda.so.1"', f'"{NATIVE}"'), "-ldl")
+    put_glibc(b, "/bin/find")
+    os.makedirs(b.inside("/usr/lib64"))
+    os.symlink("libcuda.so.1.0", b.inside(NATIVE))
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
+    assert result.out.splitlines()[0] == f"42 {NATIVE}", str(result)
+    assert f"libcuda.so.1 -> libcuda.so.{machines.VERSION}" in result.out
+
+
+def test_the_images_links_lead_no_library_astray(runtime, bundle, gpus):
+    in_the_images_folders(gpus)
+    b = bundle.sh("cat /victim")
+    os.makedirs(b.inside("/usr/lib64"))
+    os.symlink("/victim", b.inside(f"/usr/lib64/libcuda.so.{machines.VERSION}"))
+    with open(b.inside("/victim"), "w") as file:
+        file.write("mine")
+    result = run(runtime, gpus, asking(b, "NVIDIA_VISIBLE_DEVICES=0"))
+    assert result.code == 1
+    assert "is a link, and nothing is mounted through it" in result.err
+    with open(b.inside("/victim")) as file:
+        assert file.read() == "mine"
+
+
 def test_a_mig_device_is_its_gpu_and_two_capabilities(runtime, bundle, gpus):
     gpus.mig(2, 9)
     name = f"MIG-{machines.UUID.format(2)}/9/0"

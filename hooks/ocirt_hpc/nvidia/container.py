@@ -14,11 +14,12 @@ import os
 from ocirt import jsonio
 from ocirt.errors import ConfigError
 from ocirt_hpc import loader
+from ocirt_hpc.nvidia import native
 from ocirt_hpc.nvidia.driver import CONTROL, GPU_MAJOR, MODESET, PROC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from ocirt_hpc.host import Host, Node
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ocirt_hpc.nvidia.choice import Chosen
     from ocirt_hpc.nvidia.driver import Driver, Gpu
     from ocirt_hpc.nvidia.files import File
+    from ocirt_hpc.nvidia.native import Native
     from ocirt_hpc.tree import Tree
 
 # A socket must be writable to be connected to.
@@ -175,10 +177,13 @@ def drm_links(driver: Driver, chosen: Iterable[Chosen]) -> dict[str, Any]:
 # --- files
 
 
-def file_edits(root: str, found: Iterable[File], tree: Tree) -> tuple[dict[str, Any], list[Entry]]:
+def file_edits(
+    root: str, found: Iterable[File], tree: Tree, own: Native | None = None
+) -> tuple[dict[str, Any], list[Entry]]:
     """Return the mounts of the driver's files, and what its libraries are to the loader.
 
-    The folders of the libraries, and their links, go to `tree`.  root: before each source.
+    The folders of the libraries, and their links, go to `tree`, or to `own`: the image's folders.
+    root: before each source.
     """
     mounts, entries, links = [], [], []
     for file in found:
@@ -186,32 +191,46 @@ def file_edits(root: str, found: Iterable[File], tree: Tree) -> tuple[dict[str, 
         if file.name.startswith(f"{XORG_MODULE}."):
             path = f"{os.path.dirname(destination)}/{XORG_MODULE}"
             links.append({"path": path, "target": file.name})
+        options = list(OPTIONS[file.kind])
+        entry = None
         if file.kind == "library" and not destination:
             below = "vdpau/" if "/vdpau/" in file.source else ""
-            destination, entry = loader.put(
-                tree, file.name, file.soname, file.bits, file.entry, below
-            )
-            if not destination:
-                continue
+            if own is not None:
+                places, entry = own.put(file, below)
+                mounts += native.mounts(places, root + file.source, options)
+            else:
+                destination, entry = loader.put(
+                    tree, file.name, file.soname, file.bits, file.entry, below
+                )
             if entry is not None:
                 entries.append(entry)
-        options = list(OPTIONS[file.kind])
-        mounts.append(
-            {"containerPath": destination, "hostPath": root + file.source, "options": options}
-        )
-    held = tree.files.keys() | tree.links.keys()
+        if destination:
+            mounts.append(
+                {"containerPath": destination, "hostPath": root + file.source, "options": options}
+            )
+    if own is not None:
+        for folder in own.folders:
+            for link, target in _links(own.names(folder)):
+                own.link(f"{folder}/{link}", target)
+        links += [{"path": path, "target": target} for path, target in own.links.items()]
     for folder in loader.FOLDERS.values():
-        for link, wanted in LINKS.items():
-            fitting = [
-                name
-                for name in sorted(held)
-                if name == f"{folder}/{wanted}"
-                or (wanted.endswith(".") and name.startswith(f"{folder}/{wanted}"))
-            ]
-            if fitting and f"{folder}/{link}" not in held:
-                name = fitting[0].removeprefix(f"{folder}/")
-                tree.link(f"{folder}/{link}", "../" * link.count("/") + name)
+        start = f"{folder}/"
+        held = sorted(tree.files.keys() | tree.links.keys())
+        for link, target in _links([one[len(start) :] for one in held if one.startswith(start)]):
+            tree.link(start + link, target)
     return {"mounts": mounts, "links": links}, entries
+
+
+def _links(held: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the links of LINKS, and where they lead, that a folder with these names lacks."""
+    for link, wanted in LINKS.items():
+        fitting = [
+            name
+            for name in held
+            if name == wanted or (wanted.endswith(".") and name.startswith(wanted))
+        ]
+        if fitting and link not in held:
+            yield link, "../" * link.count("/") + fitting[0]
 
 
 def proc_edits(

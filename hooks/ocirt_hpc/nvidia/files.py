@@ -111,7 +111,7 @@ class File:
                   "" for what every container with the driver gets
     destination   in the container; "" for a library: the stage has a place for those, but for
                   modules of Xorg
-    soname, bits  of a library
+    soname, bits, machine   of a library
     """
 
     def __init__(self, source: str, kind: str, capability: str, destination: str = "") -> None:
@@ -120,7 +120,7 @@ class File:
         self.capability = capability
         self.destination = destination
         self.soname = ""
-        self.bits = 0
+        self.bits = self.machine = 0
         self.entry: ldcache.Entry | None = None  # its path is the host's
 
     @property
@@ -211,7 +211,7 @@ def _library(host: Host, source: str, capability: str) -> File:
             found = elf.read(fd)
         finally:
             os.close(fd)
-    file.soname, file.bits = found.soname, found.bits
+    file.soname, file.bits, file.machine = found.soname, found.bits, found.machine
     file.entry = ldcache.entry(found, source)
     return file
 

@@ -56,7 +56,8 @@ class Request:
     take, where nothing else can tell; 0: it is never asked.  driver_root: below what the driver has
     its files.  new_nodes: whether nodes that the host lacks can be made for the container.  gids:
     whether it gets the groups that may use the nodes.  by_site: nobody asked, but the site gives
-    `all`, or what the `job` has.
+    `all`, or what the `job` has.  native: whether
+    the driver's libraries go where the image's distribution has its own.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -71,6 +72,7 @@ class Request:
         self.new_nodes = True
         self.gids = True
         self.by_site = ""
+        self.native = False
 
     def limit(self, allowed: list[str], where: str = "nvidia.capabilities in hpc.toml") -> None:
         """Refuse a capability that the site does not allow; `all` means those that it does."""

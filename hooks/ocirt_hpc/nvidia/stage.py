@@ -9,6 +9,7 @@ from ocirt.errors import At
 from ocirt_hpc import ldcache, loader
 from ocirt_hpc.edits import node_edits
 from ocirt_hpc.nvidia import allocation, choice, compat, container, driver, files, require
+from ocirt_hpc.nvidia.native import Native
 from ocirt_hpc.nvidia.nvml import Nvml
 from ocirt_hpc.nvidia.request import HOOKS, VOLUMES
 
@@ -65,7 +66,8 @@ def sections(
     with At(asked.where):
         nodes = container.nodes(loaded, chosen, wanted)
         found = files.find(loaded.files, loaded.version, wanted)
-        mounts, entries = container.file_edits(loaded.files.root, found, tree)
+        own = Native(image) if request.native and not image.readonly else None
+        mounts, entries = container.file_edits(loaded.files.root, found, tree, own)
     made = node_edits(nodes)
     extra: list[Section] = []
     for more, make in (
@@ -90,14 +92,16 @@ def sections(
     )
     if request.compat and "compute" in wanted:
         entries = ldcache.merge(compat.find(image, loaded.version), entries)
-    libraries.add(asked.origin, entries, loader.folders(tree))
+    if request.native and own is None:
+        notes.leave_out('nvidia.layout="native"', "nothing can be added to the image")
+    libraries.add(asked.origin, entries, [*(own.folders if own else ()), *loader.folders(tree)])
     if not request.gids:
         for section in (made, *(section for _, section in extra)):
             del section["additionalGids"]
     edits = [
         made,
         container.drm_links(loaded, chosen) if wanted & container.GRAPHIC else {},
-        loader.place(tree),
+        {} if own else loader.place(tree),
         mounts,
         overlay,
         profile,

@@ -163,9 +163,11 @@ def wsl(root):
 ALL = "NVIDIA_VISIBLE_DEVICES=all"
 ONE = "NVIDIA_VISIBLE_DEVICES=0"
 
-# name -> (machine, requests: variables, and annotations as ocirt.hpc/NAME=value)
+# name -> (machine, requests: variables, annotations as ocirt.hpc/NAME=value, settings of [nvidia]
+# as NAME = VALUE)
 PROFILES = {
-    "t4": (t4, [[ALL], [ONE, "NVIDIA_DRIVER_CAPABILITIES=utility"], ["CUDA_VERSION=11.4"]]),
+    "t4": (t4, [[ALL], [ONE, "NVIDIA_DRIVER_CAPABILITIES=utility"], ["CUDA_VERSION=11.4"],
+                [ONE, 'layout = "native"']]),
     "a100": (
         a100,
         [

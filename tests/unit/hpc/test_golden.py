@@ -25,10 +25,11 @@ SETTINGS = '[rdma]\nmemlock = "keep"\n[nvidia]\nnvml-timeout = 0\n'
 def outcome(place, request):
     """Return a request and what comes of it as a reader wants it."""
     annotations = dict(one.split("=", 1) for one in request if one.startswith("ocirt.hpc/"))
-    env = [one for one in request if not one.startswith("ocirt.hpc/")]
+    settings = SETTINGS + "".join(f"{one}\n" for one in request if " = " in one)
+    env = [one for one in request if not one.startswith("ocirt.hpc/") and " = " not in one]
     lines = [f"$ {' '.join(request)}"]
     try:
-        made = place.ask(SETTINGS, env=env, annotations=annotations)
+        made = place.ask(settings, env=env, annotations=annotations)
     except Error as error:
         lines.append(named(place, f"refused: {error}"))
     else:
