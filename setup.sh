@@ -3,7 +3,7 @@
 #
 #   ./setup.sh [--peers] [--no-system] [--no-run]
 #
-#   --peers      also install what only tests need: runc, crun, Docker, containerd, Podman, Slurm
+#   --peers      also install what only tests need: runc, crun, Docker, containerd, Podman, Slurm, MPI
 #   --no-system  leave the system's packages alone
 #   --no-run     do not run the example
 #
@@ -14,8 +14,8 @@ cd "$(dirname "$0")"
 
 BUILD="gcc libc6-dev libpython3-dev musl-tools make git python3 python3-venv"
 RUN="libseccomp2 busybox-static"
-PEERS="runc crun mpich libmpich-dev docker.io containerd containernetworking-plugins podman netavark catatonit uidmap
-    slirp4netns rootlesskit iptables iproute2 slurmctld slurmd slurm-client munge"
+PEERS="runc crun mpich libmpich-dev openmpi-bin libopenmpi-dev docker.io containerd containernetworking-plugins podman
+    netavark catatonit uidmap slirp4netns rootlesskit iptables iproute2 slurmctld slurmd slurm-client munge"
 
 system=yes run=yes packages="$BUILD $RUN"
 for option; do

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests.integration import mpi
 from tests.integration.support import (
     DROP,
     PATIENCE,
@@ -546,38 +547,13 @@ def test_each_rank_gets_its_device(job, runtime, workdir):
 # --- MPI
 
 
-MPI = """
-#include <mpi.h>
-#include <stdio.h>
-int main(int argc, char **argv)
-{
-    int rank, size, sum = 0, left = -1;
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    MPI_Sendrecv(&rank, 1, MPI_INT, (rank + 1) % size, 0, &left, 1, MPI_INT,
-                 (rank + size - 1) % size, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-    printf("%d of %d: sum %d, left %d\\n", rank, size, sum, left);
-    fflush(stdout);
-    if (argc > 1 && rank == 1)
-        MPI_Abort(MPI_COMM_WORLD, 9);
-    MPI_Barrier(MPI_COMM_WORLD);
-    return MPI_Finalize();
-}
-"""
-
-
 @pytest.fixture
-def mpi(runtime, workdir, bundle):
+def mpich(runtime, workdir, bundle):
     """A job whose ranks are an MPICH program of the host's, in the host's namespaces."""
     compiler = shutil.which("mpicc.mpich")
     if compiler is None:
         pytest.skip("needs mpicc of MPICH (Debian: libmpich-dev)")
-    source = os.path.join(workdir, "mpi.c")
-    with open(source, "w") as file:
-        file.write(MPI)
-    subprocess.run([compiler, "-o", f"{workdir}/mpi", source], check=True, timeout=PATIENCE)
+    mpi.build(compiler, f"{workdir}/mpi")
     hosts = [name for name in ("/usr", "/etc", "/lib", "/lib64") if os.path.isdir(name)]
     box = bundle(
         f"{workdir}/mpi",
@@ -595,21 +571,18 @@ def mpi(runtime, workdir, bundle):
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_ranks_of_mpich_find_each_other(mpi, host, size):
-    done = mpi(size, "--pmi")
+def test_ranks_of_mpich_find_each_other(mpich, host, size):
+    done = mpich(size, "--pmi")
     assert done.code == 0, str(done)
-    total = sum(range(size))
-    assert sorted(done.lines) == [
-        f"[{n}] {n} of {size}: sum {total}, left {(n - 1) % size}" for n in range(size)
-    ]
+    assert sorted(done.lines) == [f"[{n}] {line}" for n, line in enumerate(mpi.said(size))]
     assert host.leftovers() == []
 
 
-def test_mpi_abort_ends_the_job_with_its_code(mpi, host):
-    done = mpi(3, "--pmi", args=[mpi.bundle.config["process"]["args"][0], "abort"])
+def test_mpi_abort_ends_the_job_with_its_code(mpich, host):
+    done = mpich(3, "--pmi", args=[mpich.bundle.config["process"]["args"][0], "abort"])
     assert done.code == 9
     assert done.errors == [
-        f"rank 1 ({mpi.bundle.id}-1): MPI_Abort, exit status 9; the others are ended"
+        f"rank 1 ({mpich.bundle.id}-1): MPI_Abort, exit status 9; the others are ended"
     ]
     assert host.leftovers() == []
 

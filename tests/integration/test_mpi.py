@@ -14,14 +14,13 @@ import subprocess
 
 import pytest
 
+from tests.integration import mpi
 from tests.integration.support import PATIENCE, only_ocirt
 
 TOP = os.environ.get("OCIRT_TEST_MPI", "/")
 LIBRARIES = next(iter(glob.glob(f"{TOP}/usr/lib/*/libmpich.so.12")), "")
 HEADERS = next(iter(glob.glob(f"{TOP}/usr/include/*/mpich")), "")
 LAUNCHER = f"{TOP}/usr/bin/mpiexec.hydra"
-# The machine's loader knows this one by itself.
-FOLDER = f"/usr/lib/{os.uname().machine}-linux-gnu"
 OPEN_MPI = next(iter(glob.glob(f"{TOP}/usr/lib/*/libmpi.so.40.*")), "")
 
 pytestmark = [
@@ -32,21 +31,6 @@ pytestmark = [
     ),
 ]
 
-SOURCE = """
-#include <mpi.h>
-#include <stdio.h>
-int main(int argc, char **argv)
-{
-    int rank, size, sum = 0;
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    printf("rank %d of %d: %d\\n", rank, size, sum);
-    MPI_Finalize();
-}
-"""
-
 
 def environment():
     return {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": os.path.dirname(LIBRARIES)}
@@ -56,10 +40,8 @@ def environment():
 def hello(base):
     path = os.path.join(base, "hello")
     folder = os.path.dirname(LIBRARIES)
-    line = ["gcc", "-x", "c", "-", f"-I{HEADERS}", f"-L{folder}", "-lmpich", "-o", path]
-    line.insert(1, "-Wl,--unresolved-symbols=ignore-in-shared-libs")
-    subprocess.run(line, input=SOURCE, text=True, check=True, timeout=PATIENCE)
-    return path
+    loose = "-Wl,--unresolved-symbols=ignore-in-shared-libs"
+    return mpi.build("gcc", path, loose, f"-I{HEADERS}", f"-L{folder}", "-lmpich")
 
 
 @pytest.fixture
@@ -68,18 +50,7 @@ def image(bundle, hello):
 
     def build(*args, **patch):
         made = bundle(*args, **patch)
-        shutil.copy(hello, made.inside("bin/hello"))
-        told = subprocess.run(
-            ["ldd", hello], env=environment(), capture_output=True, text=True, check=True
-        ).stdout
-        for path in re.findall(r"(/\S+) \(0x", told):
-            place = path if "/ld-" in path else f"{FOLDER}/{os.path.basename(path)}"
-            place = made.inside(place)
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            real = os.path.realpath(path)
-            shutil.copy(real, os.path.join(os.path.dirname(place), os.path.basename(real)))
-            if os.path.basename(real) != os.path.basename(place):
-                os.symlink(os.path.basename(real), place)
+        mpi.furnish(made.rootfs, hello, environment=environment())
         return made
 
     return build
@@ -105,13 +76,13 @@ def test_ranks_of_one_job_meet(runtime, image, workdir):
         [LAUNCHER, "-n", "2", "sh", "-c", script, "sh", *line],
         env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
-    assert sorted(done.stdout.splitlines()) == ["rank 0 of 2: 1", "rank 1 of 2: 1"], done
+    assert sorted(done.stdout.splitlines()) == mpi.said(2), done
 
 
 def test_a_rank_without_its_launchers_socket_is_alone(runtime, image):
     """What the test above shows is the launcher's doing, and not the image's."""
     made = image("/bin/hello", process={"env": ENV["env"][:1]})
-    assert runtime.prints(made) == "rank 0 of 1: 0"
+    assert [runtime.prints(made)] == mpi.said(1)
 
 
 @pytest.fixture
@@ -144,11 +115,11 @@ def test_the_hosts_mpi_takes_the_place_of_the_images(runtime, image, workdir, ot
     assert lines["libc.so.6"].startswith(("/lib/", "/usr/lib/"))
     ours = os.stat(f"{other}/libmpich.so.12")
     # It runs, and what was at the image's own path is the host's as well.
-    script = f"hello && stat -Lc '%d:%i' {FOLDER}/libmpich.so.12"
+    script = f"hello && stat -Lc '%d:%i' {mpi.FOLDER}/libmpich.so.12"
     made = image("sh", "-c", script, annotations={"ocirt.hpc/modules": "mpich"},
                  process={"env": ["PATH=/bin"]})  # fmt: skip
     out = runtime(*options, "run", "-b", made.path, made.id).out.splitlines()
-    assert out == ["rank 0 of 1: 0", f"{ours.st_dev}:{ours.st_ino}"]
+    assert out == [*mpi.said(1), f"{ours.st_dev}:{ours.st_ino}"]
 
 
 def test_numbers_that_differ_are_refused(runtime, image, workdir, other):
@@ -157,7 +128,7 @@ def test_numbers_that_differ_are_refused(runtime, image, workdir, other):
     result = runtime.refuses(*options, "run", "-b", made.path, made.id)
     assert re.search(
         r"hpc.toml: module.mpich.libraries: \S+/libmpich.so.12.9.9 of the host cannot replace"
-        rf" {FOLDER}/libmpich.so.12.2.\d of the image: its ABI is 12.9, the image's 12.2$",
+        rf" {mpi.FOLDER}/libmpich.so.12.2.\d of the image: its ABI is 12.9, the image's 12.2$",
         result.error.strip(),
     ), str(result)
 
@@ -166,10 +137,10 @@ def test_numbers_that_differ_are_refused(runtime, image, workdir, other):
 def test_open_mpi_does_not_pass_for_mpich(runtime, image, workdir):
     made = image("/bin/hello", annotations={"ocirt.hpc/modules": "mpich"})
     # The MPICH of most other systems has this name.
-    mine = glob.glob(made.inside(f"{FOLDER}/libmpich.so.12.*"))[0]
-    os.rename(mine, made.inside(f"{FOLDER}/libmpi.so.40.1.1"))
+    mine = glob.glob(made.inside(f"{mpi.FOLDER}/libmpich.so.12.*"))[0]
+    os.rename(mine, made.inside(f"{mpi.FOLDER}/libmpi.so.40.1.1"))
     folder, name = os.path.split(OPEN_MPI)
-    os.symlink("libmpi.so.40.1.1", made.inside(f"{FOLDER}/libmpi.so.40"))
+    os.symlink("libmpi.so.40.1.1", made.inside(f"{mpi.FOLDER}/libmpi.so.40"))
     options = settings(workdir, module(folder, library=name))
     result = runtime.refuses(*options, "run", "-b", made.path, made.id)
     assert "one of the two is Open MPI, the other is not" in result.error
