@@ -57,7 +57,7 @@ def apply(
 # may be `always`, it may have hooks or GPUs for all; or a string may hide a name.
 FOR_ALL = (b"always", b"hooks", b"request-default", b"\\", b'"""', b"'''")
 
-CDI = "cdi.k8s.io/"  # annotations that count where the site has said a word about them
+CDI = "cdi.k8s.io/"  # in annotations that count where the site has said a word about them
 CDI_SETTING = b"cdi-annotations"
 
 GLANCE = 1 << 16  # bytes; a longer file may say anything
@@ -69,7 +69,7 @@ def mentioned(env: Iterable[str], folder: str, annotations: Iterable[str] = ()) 
     It does if it holds the quoted name of a variable, or a word of FOR_ALL.  Not parsed: the stage
     does that, and refuses what is wrong, once it is awake; waking it in vain costs time alone.
     """
-    noted = any(key.startswith(CDI) for key in annotations)
+    noted = any(CDI in key for key in annotations)
     telling = (*FOR_ALL, CDI_SETTING) if noted else FOR_ALL
     names = "\n".join([item.partition("=")[0] for item in env]).encode("utf-8", "surrogateescape")
     # Either quote ends a word, in a name as well: one pass over the file, however many variables.

@@ -21,20 +21,24 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.host import Host
-    from ocirt_hpc.nvidia.driver import Driver
+    from ocirt_hpc.nvidia.driver import Driver, Places
 
 KIND = "nvidia.com/gpu"
 
 
 def document(
-    host: Host, capabilities: list[str], driver_root: str = "/", nvml_timeout: int = 0
+    host: Host,
+    capabilities: list[str],
+    driver_root: str = "/",
+    nvml_timeout: int = 0,
+    places: Places = driver.USUAL,
 ) -> dict[str, Any] | None:
     """Return the CDI file, or None when no driver is loaded.
 
     Each GPU, and each MIG device that NVML has, is a device by its index and its UUID; `all` is
     all of them.  nvml_timeout: seconds that NVML may take; without it MIG devices have no names.
     """
-    loaded = driver.find(host, Nvml(nvml_timeout), driver_root)
+    loaded = driver.find(host, Nvml(nvml_timeout), driver_root, places)
     if loaded is None:
         return None
     wanted = files.capabilities(capabilities)
@@ -80,7 +84,7 @@ def _order(item: tuple[str, Any]) -> tuple[bool, int, str]:
 
 def _mounts(loaded: Driver, wanted: set[str]) -> list[dict[str, Any]]:
     mounts = []
-    for file in files.find(loaded.files, loaded.version, wanted):
+    for file in files.find(loaded.files, loaded.version, wanted, loaded.places):
         options = [*container.OPTIONS[file.kind]]
         places = [file.destination or file.source]
         if file.kind == "library" and file.soname and file.soname != file.name:

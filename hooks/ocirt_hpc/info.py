@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.host import Host
+    from ocirt_hpc.nvidia.driver import Driver, Places
 
 
-def document(host: Host, nvml_timeout: int = 0, driver_root: str = "/") -> dict[str, Any]:
+def document(
+    host: Host, nvml_timeout: int = 0, driver_root: str = "/", places: Places = driver.USUAL
+) -> dict[str, Any]:
     """Return what there is, as data; what cannot be told has its reason in `faults`.
 
     nvml_timeout: seconds that NVML may take to tell what else nobody knows; 0: it is not asked.
     """
     made: dict[str, Any] = {"nvidia": None, "rdma": [], "devices": {}, "faults": []}
     try:
-        made["nvidia"] = _nvidia(host, nvml_timeout, driver_root, made["faults"])
+        loaded = driver.find(host, nvml.Nvml(nvml_timeout), driver_root, places)
+        made["nvidia"] = _nvidia(loaded, nvml_timeout, made["faults"]) if loaded else None
     except Error as error:
         made["faults"].append(str(error))
     try:
@@ -51,12 +55,7 @@ def _names(device: rdma.Device) -> list[str]:
     return [name for names in device.nodes.values() for name in names]
 
 
-def _nvidia(
-    host: Host, nvml_timeout: int, driver_root: str, faults: list[str]
-) -> dict[str, Any] | None:
-    loaded = driver.find(host, nvml.Nvml(nvml_timeout), driver_root)
-    if loaded is None:
-        return None
+def _nvidia(loaded: Driver, nvml_timeout: int, faults: list[str]) -> dict[str, Any]:
     made: dict[str, Any] = {
         **require.facts(loaded.version),
         "gpus": [

@@ -23,6 +23,7 @@ from ocirt_hpc import rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from ocirt_hpc.notes import Notes
@@ -72,11 +73,14 @@ def by_option(values: list[str]) -> list[str]:
         return _unique(values)
 
 
-def by_annotations(config: dict[str, Any]) -> list[str]:
-    """Return the qualified names that the config's annotations give, each once."""
+def by_annotations(config: dict[str, Any], prefixes: Iterable[str] = (CDI_PREFIX,)) -> list[str]:
+    """Return the qualified names that the config's annotations give, each once.
+
+    prefixes: of the annotations that count.
+    """
     names: list[str] = []
     for key, value in (config.get("annotations") or {}).items():
-        if key.startswith(CDI_PREFIX):
+        if key.startswith(tuple(prefixes)):
             with At(f"annotations.{key}"):
                 names += _unique(value.split(","))
     return list(dict.fromkeys(names))

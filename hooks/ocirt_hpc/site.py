@@ -63,6 +63,15 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("nvidia", "disable-require"):      (False,   "whether NVIDIA_REQUIRE_* is left unchecked"),
     ("nvidia", "capabilities"):         (["all"], "what NVIDIA_DRIVER_CAPABILITIES may ask for"),
     ("nvidia", "driver-root"):          ("/",     "below what the driver has its files"),
+    ("nvidia", "mps"):                  ("auto",  "who gets the folder of MPS: asked, never, or"
+                                                  " auto: any GPU's container as well, where"
+                                                  " /tmp/nvidia-mps is there"),
+    ("nvidia", "cdi-kinds"):            ([],      "kinds of CDI devices that a variable may name,"
+                                                  " beside nvidia.com/gpu"),
+    ("nvidia", "library-search-path"):  ([],      "folders where the driver's libraries are looked"
+                                                  " for before the usual ones"),
+    ("nvidia", "extra-libraries"):      ([],      "libraries, by name or path, with patterns, that"
+                                                  " go in with any GPU"),
     ("nvidia", "layout"):               ("private", "where the driver's libraries are in a"
                                                   " container: private (/run/ocirt/hpc), or native"
                                                   " (/usr/lib64, or as its distribution has it)"),
@@ -96,6 +105,9 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
 }  # fmt: skip
 
 
+# settings that are lists of absolute paths
+PATHS = (("nvidia", "library-search-path"), ("nvidia", "extra-libraries"))
+
 # settings that take one of these words
 WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "trigger"): ("requested", "always", "never"),
@@ -103,6 +115,7 @@ WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("stage", "on-missing"): ("auto", "error", "warn", "ignore"),
     ("nvidia", "request-default"): ("none", "job", "all"),
     ("nvidia", "layout"): ("private", "native"),
+    ("nvidia", "mps"): ("auto", "asked", "never"),
     ("rdma", "with-gpus"): ("none", "nearest", "all"),
     ("rdma", "userland"): ("never", "auto", "always"),
     ("rdma", "move"): ("never", "caller", "any"),
@@ -227,6 +240,10 @@ def _take(site: Site, content: str, file: str) -> None:
             words = WORDS.get((section, key))
             if words and value not in words:
                 raise ConfigError(f"{section}.{key}", f'"{value}" is none of {", ".join(words)}')
+            for path in value if (section, key) in PATHS else ():
+                if "/" in path or key == "library-search-path":
+                    with At(f"{section}.{key}"):
+                        parts.path(path)
             site.values[section, key] = value
 
 

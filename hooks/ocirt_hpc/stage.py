@@ -19,12 +19,14 @@ from ocirt_hpc.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ocirt_hpc.edits import Applied, Section
     from ocirt_hpc.host import Pci
     from ocirt_hpc.loader import Libraries
+    from ocirt_hpc.nvidia.policy import Policy
+    from ocirt_hpc.nvidia.request import Request
     from ocirt_hpc.parts import Part
     from ocirt_hpc.rdma import Chosen
     from ocirt_hpc.request import Asked
@@ -72,17 +74,32 @@ class _Stage:
         self.tree = Tree(caller.place)
         self.notes = Notes(self.site["stage", "on-missing"])
         self.env_requests: bool = self.site["policy", "env-requests"]
-        self.directories = caller.directories or cdi.DIRECTORIES
+        self._policy: Policy | None = None
         self.files: list[cdi.File] | None = None  # CDI files, once somebody has asked for one
         self.names = request.by_option(caller.devices)  # of CDI devices
         self.annotated: list[str] = []
         if caller.annotations or self.site["policy", "cdi-annotations"]:
-            self.annotated = request.by_annotations(config)
+            self.annotated = request.by_annotations(config, self.policy.prefixes)
         self.native = self._native()  # what needs no CDI file; no longer among the others
         self._libraries: Libraries | None = None
         self.pmi = ""  # what asks for the launcher's PMI
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
         self.nics: list[Pci] = []
+
+    @property
+    def policy(self) -> Policy:
+        """What the site has told NVIDIA's toolkit."""
+        if self._policy is None:
+            from ocirt_hpc.nvidia import policy
+
+            self._policy = policy.load(self.host)
+        return self._policy
+
+    @property
+    def directories(self) -> Iterable[str]:
+        """Where CDI files are."""
+        ours = [self.host.root + one for one in self.policy.directories]
+        return self.caller.directories or ours or cdi.DIRECTORIES
 
     def _cdi_files(self) -> list[cdi.File]:
         if self.files is None:
@@ -130,19 +147,22 @@ class _Stage:
 
     def nvidia(self) -> list[Section]:
         """NVIDIA's GPUs."""
-        from ocirt_hpc.nvidia import policy
         from ocirt_hpc.nvidia import request as nvidia
 
         asked = nvidia.find(
             self.config,
             self.notes,
-            policy.load(self.host),
+            self.policy,
             env_requests=self.env_requests,
             by_name=self.native,
             default=self.site["nvidia", "request-default"],
+            kinds=self.site["nvidia", "cdi-kinds"],
         )
         if asked is None:
             return []
+        others = self._by_file(asked) if asked.by_file else []
+        if asked.by_file and not asked.asked.names:
+            return others
         from ocirt_hpc.nvidia import files, stage
 
         with At("nvidia.capabilities in hpc.toml"):
@@ -163,6 +183,8 @@ class _Stage:
         mapped = any(space["type"] == "user" for space in linux.get("namespaces") or ())
         asked.new_nodes = not (mapped or self.caller.rootless or os.geteuid())
         asked.nvml_timeout = self.site["nvidia", "nvml-timeout"]
+        asked.search = self.site["nvidia", "library-search-path"]
+        asked.extra = self.site["nvidia", "extra-libraries"]
         asked.native = self.site["nvidia", "layout"] == "native"
         if asked.native and self.caller.foreign:
             why = "it takes links, which another runtime does not make"
@@ -172,13 +194,37 @@ class _Stage:
             sections, chosen = stage.sections(
                 asked, self.host, image, self.tree, self.notes, self.libraries
             )
+            if chosen and "compute" in files.capabilities(asked.capabilities):
+                from ocirt_hpc.nvidia import mps
+
+                given = self.site["nvidia", "mps"], asked.asked.origin
+                sections += mps.sections(self.config, self.host, self.notes, *given)
             if image.readonly:
                 from ocirt_hpc import readonly
 
                 sections = readonly.fit(sections, self.config, image, self.tree, self.notes)
         places = (self.host.pci(one.gpu.address) for one in chosen)
         self.gpus = [pci for pci in places if pci is not None]
-        return sections
+        return others + sections
+
+    def _by_file(self, request: Request) -> list[Section]:
+        """Return the edits of CDI files for the names that are theirs.
+
+        Those of GPUs that no file describes go back to the request.
+        """
+        from ocirt_hpc.nvidia.request import KINDS, unqualified
+
+        kinds = set(KINDS) - {file.kind for file in self._cdi_files()}
+        native = [name for name in request.by_file if name.partition("=")[0] in kinds]
+        request.asked.names += [unqualified(name) for name in native]
+        names = [name for name in request.by_file if name not in native]
+        with At(request.asked.where):
+            found = cdi.look_up(names, self._cdi_files(), self.directories) if names else []
+        self.notes.allow(request.asked)
+        for one in found:
+            rule = self.notes.rules[request.asked.origin]
+            self.notes.rules[one.name] = self.notes.rules[one.file.kind or ""] = rule
+        return edits.of_cdi([one for one in found if not edits.present(self.config, one)])
 
     @property
     def libraries(self) -> Libraries:

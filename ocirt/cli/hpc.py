@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.host import Host
+    from ocirt_hpc.nvidia.driver import Places
     from ocirt_hpc.site import Site
 
     from ocirt.cli.options import Arguments
@@ -102,7 +103,10 @@ def _info(arguments: Arguments, settings: Settings) -> int:
 
     site = _site(settings)
     document = info.document(
-        _host(settings), site["nvidia", "nvml-timeout"], site["nvidia", "driver-root"]
+        _host(settings),
+        site["nvidia", "nvml-timeout"],
+        site["nvidia", "driver-root"],
+        _places(site),
     )
     if arguments.format == "json":
         return _json(document)
@@ -134,6 +138,7 @@ def _cdi(arguments: Arguments, settings: Settings) -> int:
             arguments.capability or ["all"],
             site["nvidia", "driver-root"],
             site["nvidia", "nvml-timeout"],
+            _places(site),
         )
         if made is None:
             raise Error("no NVIDIA driver is loaded on this host")
@@ -141,8 +146,11 @@ def _cdi(arguments: Arguments, settings: Settings) -> int:
     if verb not in ("list", "validate"):
         raise UsageError("cdi list, cdi validate or cdi generate")
     from ocirt_hpc import cdi
+    from ocirt_hpc.nvidia import policy
 
-    files = cdi.read(settings.cdi_dirs or cdi.DIRECTORIES)
+    host = _host(settings)
+    ours = [host.root + one for one in policy.load(host).directories]
+    files = cdi.read(settings.cdi_dirs or ours or cdi.DIRECTORIES)
     if verb == "validate":
         for file in files:
             sys.stdout.write(f"{file.path}: {file.fault or 'good'}\n")
@@ -232,6 +240,12 @@ def _host(settings: Settings) -> Host:
     from ocirt_hpc.host import Host
 
     return Host(_site(settings)["stage", "host-root"])
+
+
+def _places(site: Site) -> Places:
+    from ocirt_hpc.nvidia.driver import Places
+
+    return Places(site["nvidia", "library-search-path"], site["nvidia", "extra-libraries"])
 
 
 def _site(settings: Settings) -> Site:

@@ -11,6 +11,7 @@ files.py     the driver's libraries, programs and other files on the host, by ca
 compat.py    a newer libcuda that the image brings
 container.py nodes, mounts and links for the chosen ones
 native.py    libraries in the image's own folders, for who wants them there
+mps.py       the folder of the Multi-Process Service
 cdihooks.py  the work of nvidia-cdi-hook, for engines and CDI files that ask for it
 stage.py     all of it in its order
 

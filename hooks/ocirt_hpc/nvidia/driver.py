@@ -16,6 +16,8 @@ from ocirt_hpc.host import Host, Node, pci_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ocirt_hpc.nvidia.nvml import Facts, Nvml
 
 PROC = "/proc/driver/nvidia"
@@ -59,15 +61,34 @@ class Gpu:
         return f"/dev/nvidia{self.minor}"
 
 
+class Places:
+    """What a site says of the driver's libraries, beyond the usual places.
+
+    search: folders where they are looked for first.  extra: names, or paths, with patterns, of
+    libraries that go in with any GPU.
+    """
+
+    def __init__(self, search: Iterable[str] = (), extra: Iterable[str] = ()) -> None:
+        self.search = tuple(search)
+        self.extra = tuple(extra)
+
+
+USUAL = Places()
+
+
 class Driver:
     """The loaded driver: its version, its GPUs, and whose its device nodes are.
 
-    files: where its files are, which need not be the host's root.
+    files: where its files are, which need not be the host's root.  places: what the site says of
+    its libraries.
     """
 
-    def __init__(self, host: Host, version: str, nvml: Nvml | None, files: Host) -> None:
+    def __init__(
+        self, host: Host, version: str, nvml: Nvml | None, files: Host, places: Places
+    ) -> None:
         self.host = host
         self.files = files
+        self.places = places
         self.version = version
         self.gpus: list[Gpu] = []
         self.uid, self.gid, self.mode = 0, 0, 0o666
@@ -79,7 +100,7 @@ class Driver:
             from ocirt_hpc.nvidia.nvml import Nvml
 
             self._nvml = Nvml(0)
-        return self._nvml.facts(self.files, self.version)
+        return self._nvml.facts(self.files, self.version, self.places)
 
     def capability(self, word: str) -> tuple[int, int]:
         """Return the minor of a capability of MIG's management, and its node's permissions."""
@@ -104,17 +125,21 @@ class Driver:
         return there
 
 
-def find(host: Host, nvml: Nvml | None = None, root: str = "/") -> Driver | None:
+def find(
+    host: Host, nvml: Nvml | None = None, root: str = "/", places: Places = USUAL
+) -> Driver | None:
     """Return what the loaded driver says, or None when none is loaded.
 
     Errors name the file: a driver half loaded, or a GPU that says nothing of use.  nvml: how NVML
-    is asked for what else nobody knows.  root: below what the driver has its files.
+    is asked for what else nobody knows.  root: below what the driver has its files.  places: where
+    its libraries are looked for.
     """
     text = host.text(f"{PROC}/version")
     if text is None:
         return None
     files = host if root == "/" else Host(host.root + root)
-    driver = Driver(host, _version(text) or host.text(MODULE_VERSION) or "", nvml, files)
+    version = _version(text) or host.text(MODULE_VERSION) or ""
+    driver = Driver(host, version, nvml, files, places)
     if not driver.version:
         with At(f"{PROC}/version: names no version of the driver"):
             driver.version = driver.nvml().driver

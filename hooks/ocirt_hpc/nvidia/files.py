@@ -16,12 +16,14 @@ import os
 
 from ocirt.errors import At, ConfigError, KernelError
 from ocirt_hpc import elf, ldcache
+from ocirt_hpc.nvidia.driver import USUAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ocirt_hpc.host import Host
+    from ocirt_hpc.nvidia.driver import Places
 
 # NVIDIA_DRIVER_CAPABILITIES, user guide, "Driver Capabilities".
 CAPABILITIES = ("compute", "compat32", "graphics", "utility", "video", "display", "ngx")
@@ -80,7 +82,6 @@ CONFIGS = (
 
 SOCKETS = {
     "utility": ("/run/nvidia-persistenced/socket", "/run/nvidia-fabricmanager/socket"),
-    "compute": ("/tmp/nvidia-mps",),
 }
 
 # Where drivers install libraries, by how often they do.
@@ -147,14 +148,14 @@ def capabilities(words: Iterable[str]) -> set[str]:
     return found
 
 
-def find(host: Host, version: str, wanted: set[str]) -> list[File]:
+def find(host: Host, version: str, wanted: set[str], places: Places = USUAL) -> list[File]:
     """Return the driver's files that these capabilities ask for, libraries first.
 
     ConfigError when the host has libraries of another version than the loaded driver: an update
     without a reboot, after which no program can use a GPU.
     """
     return [
-        *_libraries(host, version, wanted),
+        *_libraries(host, version, wanted, places),
         *_programs(host, wanted),
         *_configs(host, wanted),
         *_firmware(host, version),
@@ -162,13 +163,13 @@ def find(host: Host, version: str, wanted: set[str]) -> list[File]:
     ]
 
 
-def nvml(host: Host, version: str) -> str:
+def nvml(host: Host, version: str, places: Places = USUAL) -> str:
     """Return the driver's library NVML; ConfigError when the host has none.
 
     version: of the loaded driver, or "" for whichever the host's loader would take.
     """
     name = f"libnvidia-ml.so.{version or 1}"
-    for folder in _folders(host, version) if version else (*FOLDERS, *_cached(host)):
+    for folder in _folders(host, version, places) if version else _candidates(host, places):
         if host.exists(f"{folder}/{name}"):
             return host.resolve(f"{folder}/{name}")
     raise ConfigError(f"this host has no {name}")
@@ -177,11 +178,17 @@ def nvml(host: Host, version: str) -> str:
 # --- libraries
 
 
-def _libraries(host: Host, version: str, wanted: set[str]) -> Iterator[File]:
+def _libraries(host: Host, version: str, wanted: set[str], places: Places) -> Iterator[File]:
     seen: set[str] = set()
     rows = [(word, names.split()) for word, names in LIBRARIES.items()]
     bits = {64, 32} if "compat32" in wanted else {64}
-    for folder in _folders(host, version):
+    folders = _folders(host, version, places)
+    for source in _extra(host, folders, places) if places.extra else ():
+        file = _library(host, source, "")
+        if source not in seen and file.bits in bits:
+            seen.add(source)
+            yield file
+    for folder in folders:
         for name in host.names(folder):
             stem, _, tail = name.partition(".so")
             if not tail and stem != "nvidia_drv":
@@ -216,16 +223,44 @@ def _library(host: Host, source: str, capability: str) -> File:
     return file
 
 
-def _folders(host: Host, version: str) -> list[str]:
+def _extra(host: Host, folders: list[str], places: Places) -> Iterator[str]:
+    """Yield what the site's patterns name; ConfigError for one that names nothing.
+
+    A pattern without a folder is looked for where the driver is, and in the site's own folders.
+    """
+    from fnmatch import fnmatchcase
+
+    for pattern in places.extra:
+        above, _, last = pattern.rpartition("/")
+        here = [above] if above else [*folders, *places.search]
+        found = [
+            host.resolve(f"{folder}/{name}")
+            for folder in here
+            for name in host.names(host.resolve(folder))
+            if fnmatchcase(name, last)
+        ]
+        if not found:
+            raise ConfigError(
+                "nvidia.extra-libraries in hpc.toml", f'this host has no library "{pattern}"'
+            )
+        yield from found
+
+
+def _candidates(host: Host, places: Places) -> tuple[str, ...]:
+    """Return the folders where the driver's libraries may be, the likeliest first."""
+    return (*places.search, *FOLDERS, *_cached(host))
+
+
+def _folders(host: Host, version: str, places: Places) -> list[str]:
     """Return the folders that hold the driver's libraries, and those below that it uses."""
     names = (f"libcuda.so.{version}", f"libnvidia-ml.so.{version}")
     found: dict[str, None] = {}
-    for folder in (*FOLDERS, *_cached(host)):
+    for folder in _candidates(host, places):
         path = host.resolve(folder)
         if path not in found and any(host.exists(f"{path}/{name}") for name in names):
             found[path] = None
     if not found:
-        other = _other(host, version)
+        other = _other(host, version, places)
         if other:
             raise ConfigError(
                 other,
@@ -250,9 +285,9 @@ def _cached(host: Host) -> list[str]:
     return [os.path.dirname(one.path) for one in entries if one.name in wanted]
 
 
-def _other(host: Host, version: str) -> str | None:
+def _other(host: Host, version: str, places: Places) -> str | None:
     """Return a libcuda of another version, if the host has one."""
-    for folder in (*FOLDERS, *_cached(host)):
+    for folder in _candidates(host, places):
         for name in host.names(host.resolve(folder)):
             found = name.removeprefix("libcuda.so.")
             if found != name and "." in found and found != version:

@@ -26,7 +26,6 @@ from ocirt_hpc.request import flag, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from ocirt_hpc.edits import Section
@@ -47,26 +46,27 @@ O_WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def sections(
-    config: dict[str, Any], host: Host, notes: Notes, env: Mapping[str, str], origin: str
+    config: dict[str, Any], host: Host, notes: Notes, setting: str, origin: str
 ) -> list[Section]:
     """Return the edits that let a container reach the daemon; [] where nothing asks for it.
 
-    env: the runtime's own.  origin: what asks for GPUs.  ConfigError where an annotation asks for
-    a daemon that there is not, or whose folder is not to be trusted.
+    setting: nvidia.mps.  origin: what asks for GPUs.  ConfigError where an annotation asks for a
+    daemon that there is not, whose folder is not to be trusted, or that the site gives nobody.
     """
-    asked = flag(config, ASK)
+    asked, named = flag(config, ASK), os.environ.get(PIPE, "")
     if asked is not None and asked.names == ["false"]:
         return []
-    named = env.get(PIPE, "")
-    if asked is None and not named and PIPE in variables(config):
+    if asked is not None and setting == "never":
+        raise ConfigError(asked.where, 'the site does not allow it (nvidia.mps is "never")')
+    path, who = named or DEFAULT, f"{PIPE}={named}"
+    if asked is not None:
+        who = asked.origin
+    elif setting == "never":
         return []
-    path = named or DEFAULT
-    if asked is None and not named:
-        if not host.exists(path):
+    elif not named:
+        if setting != "auto" or PIPE in variables(config) or not host.exists(path):
             return []
         who = origin
-    else:
-        who = asked.origin if asked is not None else f"{PIPE}={named}"
     try:
         check(host, path)
     except (ConfigError, KernelError) as error:
@@ -81,7 +81,7 @@ def sections(
     made: list[Section] = [(who, {"mounts": [_mount(host, path)]})]
     if who != origin:
         made[0][1]["env"] = [f"{PIPE}={path}"]
-        made += _log(host, notes, env.get(LOG, ""), who)
+        made += _log(host, notes, os.environ.get(LOG, ""), who)
     linux = config.get("linux") or {}
     if any(space["type"] == "ipc" for space in linux.get("namespaces") or ()):
         notes.suggest(who, "programs of MPS want the host's IPC namespace (docker run --ipc=host)")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.host import Host
+    from ocirt_hpc.nvidia.driver import Places
 
 LARGEST = 1 << 20  # bytes of an answer
 SIGKILL = 9
@@ -87,14 +88,14 @@ class Nvml:
         self._facts: Facts | None = None
         self._fault: Error | None = None
 
-    def facts(self, host: Host, version: str) -> Facts:
+    def facts(self, host: Host, version: str, places: Places) -> Facts:
         """Return NVML's answer; ConfigError names the library, and what is wrong.
 
         version: of the loaded driver, "" when nothing else can tell it.
         """
         if self._facts is None and self._fault is None:
             try:
-                self._facts = self._ask(host, version)
+                self._facts = self._ask(host, version, places)
             except Error as error:
                 self._fault = error
         if self._facts is None:
@@ -102,10 +103,10 @@ class Nvml:
             raise ConfigError(*self._fault.segments)
         return self._facts
 
-    def _ask(self, host: Host, version: str) -> Facts:
+    def _ask(self, host: Host, version: str, places: Places) -> Facts:
         if self.seconds <= 0:
             raise ConfigError("nvidia.nvml-timeout in hpc.toml forbids to ask NVML")
-        library = files.nvml(host, version)
+        library = files.nvml(host, version, places)
         log.debug(f"NVML is asked: {library}")
         try:
             return _facts(ask(host.root + library, self.seconds))

@@ -21,11 +21,12 @@ import os
 
 from ocirt.errors import ConfigError
 from ocirt_hpc.nvidia import require
-from ocirt_hpc.nvidia.policy import FILE, privileged
+from ocirt_hpc.nvidia.policy import FILE, KIND, privileged
 from ocirt_hpc.request import GPUS, NO_ENV, Asked, annotation, split, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from ocirt_hpc.notes import Notes
@@ -39,7 +40,6 @@ MANAGEMENT = "ocirt.hpc/mig-management"
 DEFAULT_CAPABILITIES = ("utility", "compute")
 
 # Names of a CDI kind that need no CDI file.
-KIND = "nvidia.com/gpu"
 KINDS = (KIND, f"runtime.{KIND}")
 
 VOLUMES = "/var/run/nvidia-container-devices/"
@@ -57,7 +57,8 @@ class Request:
     its files.  new_nodes: whether nodes that the host lacks can be made for the container.  gids:
     whether it gets the groups that may use the nodes.  by_site: nobody asked, but the site gives
     `all`, or what the `job` has.  native: whether
-    the driver's libraries go where the image's distribution has its own.
+    the driver's libraries go where the image's distribution has its own.  search, extra: as of
+    `driver.Places`.  by_file: names of devices that are those of CDI files.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -73,6 +74,9 @@ class Request:
         self.gids = True
         self.by_site = ""
         self.native = False
+        self.by_file: list[str] = []
+        self.search: list[str] = []
+        self.extra: list[str] = []
 
     def limit(self, allowed: list[str], where: str = "nvidia.capabilities in hpc.toml") -> None:
         """Refuse a capability that the site does not allow; `all` means those that it does."""
@@ -96,13 +100,15 @@ def find(
     env_requests: bool = True,
     by_name: Asked | None = None,
     default: str = "none",
+    kinds: Iterable[str] = (),
 ) -> Request | None:
     """Return what is asked for, or None; the first source that says anything decides.
 
     by_name: names of CDI devices of ours, which come first.  env_requests: whether the
     environment counts; what it says of capabilities always does.  An image from before
     NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.  default: what the site asks
-    for, where nothing else does: none, job, all.
+    for, where nothing else does: none, job, all.  kinds: of CDI devices that a variable may name
+    beside GPUs.
     """
     env = variables(config)
     asked = by_name or annotation(config, GPUS) or (volumes(config) if policy.volumes else None)
@@ -126,8 +132,10 @@ def find(
         if not by_env:
             notes.leave_out(asked.origin, f"{FILE} lets no variable ask for GPUs")
             return None
-    asked.names = [unqualified(name) for name in asked.names]
+    named = _by_kind(asked, policy, kinds)
+    asked.names = [unqualified(name) for name in asked.names if name not in named]
     request = Request(asked)
+    request.by_file = [name if "=" in name else f"{policy.kind}={name}" for name in named]
     request.by_site = default if by_site else ""
     words = env.get(CAPABILITIES, "")
     if words:
@@ -158,6 +166,28 @@ def find(
         if legacy:
             request.requirements["NVIDIA_REQUIRE_CUDA"] = require.legacy(env["CUDA_VERSION"])
     return request
+
+
+def _by_kind(asked: Asked, policy: Policy, kinds: Iterable[str]) -> list[str]:
+    """Return the names that are those of CDI files; ConfigError for a kind that is not offered.
+
+    An image may ask for GPUs, and for nothing else that an administrator has described.
+    """
+    by_image = asked.where.startswith("process.env")
+    offered = {*KINDS, *kinds, *((policy.kind,) if policy.mode == "cdi" else ())}
+    found = []
+    for name in asked.names:
+        kind, equals, _ = name.partition("=")
+        if equals and "/" in kind and by_image and kind not in offered:
+            raise ConfigError(
+                asked.where,
+                f'no variable can ask for devices of the kind "{kind}"'
+                " (nvidia.cdi-kinds in hpc.toml)",
+            )
+        other = equals and "/" in kind and kind not in KINDS
+        if other or (policy.mode == "cdi" and name not in ("", "none")):
+            found.append(name)
+    return found
 
 
 def _value(env: dict[str, str], swarm: str) -> tuple[str, str] | None:

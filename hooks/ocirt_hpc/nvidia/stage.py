@@ -36,7 +36,9 @@ def sections(
     """
     asked = request.asked
     with At(asked.where):
-        loaded = driver.find(host, Nvml(request.nvml_timeout), request.driver_root)
+        nvml = Nvml(request.nvml_timeout)
+        places = driver.Places(request.search, request.extra)
+        loaded = driver.find(host, nvml, request.driver_root, places)
         if loaded is None:
             why = "no NVIDIA driver is loaded on this host"
             if request.by_site:
@@ -65,7 +67,7 @@ def sections(
 
     with At(asked.where):
         nodes = container.nodes(loaded, chosen, wanted)
-        found = files.find(loaded.files, loaded.version, wanted)
+        found = files.find(loaded.files, loaded.version, wanted, loaded.places)
         own = Native(image) if request.native and not image.readonly else None
         mounts, entries = container.file_edits(loaded.files.root, found, tree, own)
     made = node_edits(nodes)

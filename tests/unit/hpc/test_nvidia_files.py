@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from ocirt_hpc import ldcache
 from ocirt_hpc.nvidia import container, files
+from ocirt_hpc.nvidia.driver import Places
 from ocirt_hpc.tree import Tree
 
 from ocirt.errors import ConfigError
-from tests.unit.hpc.machines import VERSION, install, library, workstation
+from tests.unit.hpc.machines import VERSION, Machine, install, library, workstation
 
 LIB = "/usr/lib/x86_64-linux-gnu"
 
@@ -145,3 +146,43 @@ def test_a_broken_library_is_named(machine):
 def test_an_unknown_capability_is_an_error():
     with pytest.raises(ConfigError, match=r'unknown driver capability "gpu" \(have compute,'):
         files.capabilities(["gpu"])
+
+
+# --- what a site adds
+
+
+def test_a_folder_of_the_sites_comes_first(tmp_path):
+    machine = Machine(tmp_path)
+    install(machine)
+    install(machine, "/opt/driver/lib")
+    places = Places(["/opt/driver/lib"])
+    found = files.find(machine.host(), VERSION, {"compute"}, places)
+    cuda = [file.source for file in found if file.name.startswith("libcuda.")]
+    assert cuda[0] == f"/opt/driver/lib/libcuda.so.{VERSION}"
+    assert files.nvml(machine.host(), VERSION, places).startswith("/opt/driver/lib/")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sources"),
+    [
+        ("libacme.so.*", ["/opt/acme/libacme.so.1.2"]),
+        ("libacme*", ["/opt/acme/libacme-x.so.3", "/opt/acme/libacme.so.1.2"]),
+        ("/opt/acme/libacme-?.so.3", ["/opt/acme/libacme-x.so.3"]),
+        ("libnvidia-ngx*", [f"/usr/lib/x86_64-linux-gnu/libnvidia-ngx.so.{VERSION}"]),
+    ],
+)
+def test_libraries_of_the_sites(tmp_path, pattern, sources):
+    machine = Machine(tmp_path)
+    install(machine)
+    machine.write("/opt/acme/libacme.so.1.2", library("libacme.so.1"))
+    machine.link("/opt/acme/libacme.so.1", "libacme.so.1.2")
+    machine.write("/opt/acme/libacme-x.so.3", library("libacme-x.so.3"))
+    found = files.find(machine.host(), VERSION, set(), Places(["/opt/acme"], [pattern]))
+    assert [file.source for file in found if file.kind == "library"] == sources
+
+
+def test_a_library_of_the_sites_that_there_is_not(tmp_path):
+    machine = Machine(tmp_path)
+    install(machine)
+    with pytest.raises(ConfigError, match=r'extra-libraries in hpc.toml: .* no library "libno.so"'):
+        files.find(machine.host(), VERSION, set(), Places([], ["libno.so"]))
