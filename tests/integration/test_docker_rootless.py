@@ -12,7 +12,7 @@ import os
 import pytest
 
 from tests.integration import engines, users
-from tests.integration.support import UNIFIED, find_runtime, only_ocirt
+from tests.integration.support import find_runtime, only_ocirt
 from tests.integration.test_docker import (  # noqa: F401
     test_a_container_joins_anothers_namespaces,
     test_a_device_is_there_and_opens,
@@ -179,7 +179,6 @@ def test_a_mount_that_the_container_makes_later_is_seen_only_there(docker, workd
     assert os.listdir(os.path.join(workdir, "m")) == []
 
 
-@pytest.mark.skipif(UNIFIED, reason="on cgroup v2 what can be had depends on what is delegated")
 def test_limits_without_cgroups_are_left_out_and_pause_is_refused(docker):
     assert "Cgroup Driver: none" in docker.ok("info")
     container = docker.detached("--memory 64m --pids-limit 20", "sleep", "1000")

@@ -19,7 +19,6 @@ from tests.integration.support import (
     UNIFIED,
     eventually,
     find_runtime,
-    needs_v1,
 )
 
 RUNTIME = find_runtime()
@@ -379,7 +378,6 @@ def test_a_user_namespace_that_podman_chooses(podman, workdir):
     assert 2000000 <= outside < 3000000
 
 
-@needs_v1
 def test_a_private_cgroup_namespace(podman):
     text = podman.run("--cgroupns private", "cat", "/proc/self/cgroup")
     assert {line.rpartition(":")[2] for line in text.splitlines()} == {"/"}
