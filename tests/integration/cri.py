@@ -7,6 +7,7 @@ A field of the CRI that has a method's or a test's name here is set as a keyword
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
 import json
@@ -20,7 +21,7 @@ import urllib.parse
 import pytest
 
 from tests.integration import engines
-from tests.integration.support import PATIENCE, bounding_set, eventually
+from tests.integration.support import SLOWNESS, bounding_set, eventually
 
 # Else each child that a later test forks gets threads of gRPC, and may make no user namespace.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -118,8 +119,7 @@ class Cri(engines.Containerd):
             restrict="false" if 24 in bounding_set() else "true",
         )
         recorded = HANDLER.format(name="recorded", path=self.recorder.path)
-        plain = engines.CONTAINERD.format(folder=folder)
-        self.config = self.write("etc/containerd/config.toml", plain + plugin + recorded)
+        self.config = self.write("etc/containerd/config.toml", self.roots() + plugin + recorded)
         self.register()
         self.channel = self.kept = None
 
@@ -162,7 +162,7 @@ class Cri(engines.Containerd):
     def call(self, name, **fields):
         """Send one request of the CRI; raise grpc.RpcError with the words of containerd."""
         request = getattr(A, f"{name}Request")(**fields)
-        return getattr(self.service, name)(request, timeout=max(60, PATIENCE))
+        return getattr(self.service, name)(request, timeout=120 * SLOWNESS)
 
     def pod(self, handler="hpc", network=NODE, pid=POD, annotations=None, name=None, **linux):
         """Run a pod; `linux` are fields of LinuxPodSandboxConfig."""
@@ -339,7 +339,17 @@ class Container:
     def wait(self):
         """Wait for the end of the program; return its exit code."""
         assert eventually(lambda: self.status.state == A.CONTAINER_EXITED), "runs on"
+        assert eventually(self.logged), "containerd keeps the log open"
         return self.status.exit_code
+
+    def logged(self):
+        """Whether all that the program said is in the log: containerd tells of its end before."""
+        files = f"/proc/{self.cri.daemon.pid}/fd"
+        for name in os.listdir(files):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if os.readlink(f"{files}/{name}") == self.log:
+                    return False
+        return True
 
     def try_exec(self, *command, timeout=10):
         """Return (exit code, stdout, stderr) of a program in the container (ExecSync)."""

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from tests.integration import engines
-from tests.integration.support import SLOWNESS, UNIFIED, eventually, find_runtime
+from tests.integration.support import UNIFIED, eventually, find_runtime
 
 RUNTIME = find_runtime()
 MISSING = engines.missing("containerd", "ctr", "containerd-shim-runc-v2", "nsenter")
@@ -268,16 +268,10 @@ def test_the_engine_restarts_under_running_containers(ctr):
 
 
 def test_fifty_at_once_leave_nothing(ctr):
-    def one(number):
-        return ctr.run(
-            f"n{number}", "sh", "-c", f"echo {number}; exit {number}", patience=120 * SLOWNESS
-        )
+    def argv(number, *program):
+        return ctr.argv(*ctr.command(f"n{number}", *program))
 
-    with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        results = list(pool.map(one, range(50)))
-    assert [(result.out.strip(), result.code) for result in results] == [
-        (str(number), number) for number in range(50)
-    ]
+    engines.at_once(50, argv, ctr.env)
     assert engines.gone(ctr.leftovers) == []
 
 

@@ -241,15 +241,13 @@ def test_twenty_at_once_leave_nothing(cri):
     def one(number):
         pod = cri.pod()
         container = pod.container("sh", "-c", f"echo {number}; exit {number}")
-        code = container.wait()
-        text = container.logs
+        assert container.wait() == number
+        assert container.logs == f"{number}\n"
         pod.stop()
         pod.remove()
-        return text.strip(), code
 
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
-        results = list(pool.map(one, range(20)))
-    assert results == [(str(number), number) for number in range(20)]
+        list(pool.map(one, range(20)))
     assert engines.gone(cri.leftovers) == []
 
 

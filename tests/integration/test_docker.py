@@ -21,7 +21,6 @@ from tests.integration import engines
 from tests.integration.support import (
     CAP_SYS_RESOURCE,
     PATIENCE,
-    SLOWNESS,
     UNIFIED,
     bounding_set,
     eventually,
@@ -704,18 +703,8 @@ def test_wait_returns_the_status(docker):
 
 def test_many_at_once_leave_nothing(docker):
     """No cgroup, mount, state directory, network namespace, shim or any other process."""
-
-    def one(number):
-        return docker.try_run(
-            "", "sh", "-c", f"echo {number}; exit {number}", patience=120 * SLOWNESS
-        )
-
     before = descriptors(docker)
-    with concurrent.futures.ThreadPoolExecutor(docker.CROWD) as pool:
-        results = list(pool.map(one, range(docker.CROWD)))
-    assert [(result.out.strip(), result.code) for result in results] == [
-        (str(number), number) for number in range(docker.CROWD)
-    ]
+    engines.at_once(docker.CROWD, lambda _, *program: docker.runs(*program), docker.env)
     assert engines.gone(docker.leftovers, PATIENCE) == []
     # Nor do dockerd and its containerd keep anything open of what is gone.
     assert eventually(lambda: descriptors(docker) < before + docker.CROWD // 2)
@@ -1004,8 +993,10 @@ def test_the_calls_of_stop_and_restart(docker):
     calls.next(*asked, "kill ID 9", *DELETES)
 
 
-def test_the_calls_for_a_container_on_the_hosts_pids(docker):
-    container, calls = recorded(docker, "--pid=host", "sleep", "0.3")
+def test_the_calls_for_a_container_on_the_hosts_pids(docker, workdir):
+    script = "until test -e /go/on; do usleep 9999; done"
+    container, calls = recorded(docker, f"--pid=host -v {workdir}:/go", "sh", "-c", script)
+    open(f"{workdir}/on", "w").close()
     assert container.wait() == 0
     calls.next("kill --all ID 9", *DELETES)
 

@@ -15,7 +15,6 @@ import pytest
 
 from tests.integration import engines
 from tests.integration.support import (
-    SLOWNESS,
     UNIFIED,
     eventually,
     find_runtime,
@@ -466,16 +465,7 @@ def test_a_running_container_is_removed_by_force(podman):
 
 
 def test_fifty_at_once_leave_nothing(podman):
-    def one(number):
-        return podman.try_run(
-            "", "sh", "-c", f"echo {number}; exit {number}", patience=120 * SLOWNESS
-        )
-
-    with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        results = list(pool.map(one, range(50)))
-    assert [(result.out.strip(), result.code) for result in results] == [
-        (str(number), number) for number in range(50)
-    ]
+    engines.at_once(50, lambda _, *program: podman.runs(*program), podman.env)
     assert engines.gone(podman.leftovers) == []
 
 
@@ -598,7 +588,7 @@ def asked(podman, container):
 
 
 def test_what_each_action_asks_of_the_runtime(podman):
-    script = "trap '' TERM; echo up; sleep 99"
+    script = "trap '' TERM; echo up; sleep 1000"
     container = podman.detached("--runtime recorded", "sh", "-c", script)
     assert container.says("up")
     container.exec("true")
