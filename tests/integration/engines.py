@@ -907,8 +907,8 @@ class Containerd(Engine):
         self.start()
 
     def argv(self, *args):
-        client = ("ctr", "--address", self.address, "--namespace", self.namespace)
-        return self.world.enter(*client, *args)
+        client = ("ctr", "--address", self.address, "--connect-timeout", "5m")
+        return self.world.enter(*client, "--namespace", self.namespace, *args)
 
     def __call__(self, *args, **popen):
         return call(self.argv(*args), env=self.env, **popen)
