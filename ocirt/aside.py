@@ -11,10 +11,10 @@ console.Foreground.
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ocirt import log
+from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ Documentation/admin-guide/cputopology.rst; sched_setaffinity(2).
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.cgroup.files import read
 from ocirt.cgroup.stats import numbers
 from ocirt.errors import Error

@@ -6,9 +6,8 @@ take types and required fields for granted; whether it makes sense is for `check
 
 from __future__ import annotations
 
-import os
-
 from ocirt import jsonio, shape
+from ocirt import system as os
 from ocirt.errors import ConfigError, KernelError
 
 TYPE_CHECKING = False

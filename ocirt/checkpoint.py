@@ -6,10 +6,9 @@ fails leaves the container running and no half-written images.  Bringing it back
 
 from __future__ import annotations
 
-import os
-
 from ocirt import container as containers
 from ocirt import jsonio, log, plan, state
+from ocirt import system as os
 from ocirt.criu import check, external, options, rpc, swrk
 from ocirt.errors import At, ConfigError, Error, HookError, KernelError, StateError
 from ocirt.kernel import procfs

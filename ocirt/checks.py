@@ -14,8 +14,7 @@ runtime-spec, config.md and config-linux.md; what they call MUST is checked, SHO
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError
 
 TYPE_CHECKING = False

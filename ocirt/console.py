@@ -8,11 +8,11 @@ runtime-spec, config.md, "Process"; console sockets: the protocol of runc's docs
 
 from __future__ import annotations
 
-import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 from _struct import pack
 
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import At, Error, KernelError
 
 TYPE_CHECKING = False

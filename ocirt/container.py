@@ -5,10 +5,9 @@ Nothing here prints; failures are raised as ocirt.errors.Error.  Making a contai
 
 from __future__ import annotations
 
-import os
-
 from ocirt import cgroup as groups
 from ocirt import state
+from ocirt import system as os
 from ocirt.document import around_pid
 from ocirt.errors import (
     ConfigError,

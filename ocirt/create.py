@@ -7,11 +7,10 @@ without this.
 
 from __future__ import annotations
 
-import os
-
 from ocirt import bundle as bundles
 from ocirt import cgroup as groups
 from ocirt import checks, handover, plan, quick, state
+from ocirt import system as os
 from ocirt.container import poststop, state_text
 from ocirt.errors import At, Error
 from ocirt.kernel import mounts, procfs

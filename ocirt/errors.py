@@ -15,7 +15,7 @@ interface change.
 
 from __future__ import annotations
 
-import os
+from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

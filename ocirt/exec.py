@@ -7,11 +7,11 @@ can be refused is refused before a process is made.
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, EBUSY
 
 from ocirt import cgroup as groups
 from ocirt import checks, handover, jsonio, plan, shape, state
+from ocirt import system as os
 from ocirt.cgroup import within
 from ocirt.cgroup.files import read
 from ocirt.errors import At, ConfigError, Error, KernelError, StateError

@@ -6,8 +6,9 @@ for nothing else.
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, EPERM, EROFS
+
+from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ when one fails.
 
 from __future__ import annotations
 
-import os
 import select
 import time
 
 from ocirt import container, log
+from ocirt import system as os
 from ocirt.create import Draft, steps
 from ocirt.errors import At, Error, Exists, HookError
 from ocirt.kernel import procfs, signals

@@ -8,8 +8,7 @@ sd_listen_fds(3); runc's docs/terminals.md; config-linux.md, "Seccomp", for the 
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import At, Error
 

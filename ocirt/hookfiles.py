@@ -10,8 +10,7 @@ among the unsafe ones.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At, ConfigError
 
 TYPE_CHECKING = False

@@ -6,10 +6,10 @@ its directory is known, and no search path can put another package there.
 
 from __future__ import annotations
 
-import os
 import sys
 
 import ocirt
+from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

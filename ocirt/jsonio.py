@@ -12,9 +12,9 @@ that nobody mistakes it for one.
 
 from __future__ import annotations
 
-import os
 from _json import encode_basestring, make_encoder, make_scanner
 
+from ocirt import system as os
 from ocirt.errors import ConfigError, KernelError
 
 TYPE_CHECKING = False

@@ -19,10 +19,10 @@ the init reads end of file and exits.
 from __future__ import annotations
 
 import fcntl
-import os
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET, socketpair
 from _struct import Struct
 
+from ocirt import system as os
 from ocirt.errors import Error, HookError, InitError, KernelError, strerror
 from ocirt.kernel import consts as k
 from ocirt.plan import ops as vocabulary

@@ -9,9 +9,9 @@ runtime-spec, config.md, "POSIX-platform Hooks"; runtime.md, "Lifecycle".
 
 from __future__ import annotations
 
-import os
 import select
 
+from ocirt import system as os
 from ocirt.errors import Error, HookError, strerror
 from ocirt.hookfiles import open_output, paths
 

@@ -11,9 +11,10 @@ until the command has succeeded, unless the caller asks to see them (`--debug`, 
 from __future__ import annotations
 
 import fcntl
-import os
 import sys
 import time
+
+from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

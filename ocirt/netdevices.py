@@ -12,9 +12,8 @@ runtime-spec, config-linux.md, "Network Devices".
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import At, ConfigError, Error
 from ocirt.kernel.rtnetlink import Route
 from ocirt.launch import netlink_socket

@@ -14,7 +14,6 @@ before the manager has looked at who we are.
 
 from __future__ import annotations
 
-import os
 from _socket import (
     AF_UNIX,
     SCM_RIGHTS,
@@ -26,6 +25,7 @@ from _socket import (
 )
 from _struct import pack
 
+from ocirt import system as os
 from ocirt.errors import At
 from ocirt.handover import notify_socket
 

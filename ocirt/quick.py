@@ -23,10 +23,10 @@ the state is none: the launcher believes it only whole, of our own user, and wit
 
 from __future__ import annotations
 
-import os
 from _struct import Struct
 
 from ocirt import jsonio
+from ocirt import system as os
 from ocirt.errors import At
 
 TYPE_CHECKING = False

@@ -15,9 +15,8 @@ Source: Linux, drivers/infiniband/core/device.c, `rdma_dev_change_netns`; rdma-s
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import At, ConfigError, Error, KernelError
 from ocirt.kernel.rdmanetlink import Rdma
 from ocirt.launch import netlink_socket

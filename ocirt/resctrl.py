@@ -12,9 +12,9 @@ runtime-spec, config-linux.md, "IntelRdt"; Documentation/filesystems/resctrl.rst
 
 from __future__ import annotations
 
-import os
 from errno import ENOENT, ESRCH
 
+from ocirt import system as os
 from ocirt.cgroup.files import read
 from ocirt.cgroup.stats import whole
 from ocirt.errors import At, ConfigError, Error, KernelError

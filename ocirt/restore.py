@@ -18,9 +18,8 @@ keeps what it mounts on the way from everybody else, and ends with it, however t
 
 from __future__ import annotations
 
-import os
-
 from ocirt import checkpoint, handover, jsonio, notify, quick, state
+from ocirt import system as os
 from ocirt.create import (
     Draft,
     Made,

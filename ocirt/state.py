@@ -14,11 +14,11 @@ runtime-spec, runtime.md, "State", "Lifecycle".
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from errno import ENOENT, ENOTDIR, ENXIO
 
 from ocirt import jsonio
+from ocirt import system as os
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import At, ConfigError, Error, Exists, KernelError, NotFound, StateError
 from ocirt.kernel import procfs

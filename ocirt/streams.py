@@ -6,8 +6,7 @@ through us at all.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.console import write_all
 from ocirt.errors import At
 

@@ -10,8 +10,7 @@ user_namespaces(7), "User and group ID mappings"; newuidmap(1); subuid(5).
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At, ConfigError, Error
 from ocirt.plan.namespaces import id_map, own_group_only
 

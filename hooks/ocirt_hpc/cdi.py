@@ -12,9 +12,8 @@ CDI specification 1.1.0, SPEC.md.
 
 from __future__ import annotations
 
-import os
-
 from ocirt import jsonio, log
+from ocirt import system as os
 from ocirt.checks import Faults
 from ocirt.errors import ConfigError, Error, KernelError
 from ocirt_hpc import optional, rules

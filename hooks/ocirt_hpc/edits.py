@@ -17,9 +17,8 @@ hooks and beginnings of destinations that other edits have taken the place of.  
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.checks import Faults
 from ocirt.errors import ConfigError, Error, KernelError
 from ocirt_hpc.host import S_IFMT, TYPES

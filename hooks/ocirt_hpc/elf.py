@@ -11,10 +11,10 @@ Linux Standard Base, Core, "Symbol Versioning".
 
 from __future__ import annotations
 
-import os
 from _struct import Struct
 from _struct import error as struct_error  # type: ignore[attr-defined]
 
+from ocirt import system as os
 from ocirt.errors import ConfigError
 
 PT_LOAD, PT_DYNAMIC = 1, 2

@@ -9,8 +9,7 @@ Source: rdma-system(8); Linux, drivers/infiniband/core/device.c.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError
 from ocirt_hpc import rdma
 

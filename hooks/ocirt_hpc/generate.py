@@ -8,9 +8,8 @@ CDI specification 1.1.0; the file declares the lowest version that has what it u
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import Error
 from ocirt_hpc import edits
 from ocirt_hpc.nvidia import choice, container, driver, files

@@ -12,9 +12,8 @@ Format: containers/common, pkg/hooks/docs/oci-hooks.5.md; Podman, CRI-O and Saru
 
 from __future__ import annotations
 
-import os
-
 from ocirt import jsonio
+from ocirt import system as os
 from ocirt.errors import At, ConfigError, KernelError
 from ocirt_hpc import parts, site
 from ocirt_hpc.edits import Place

@@ -6,9 +6,8 @@ Tests bring machines of their own: a directory, and an `lstat` that knows its de
 
 from __future__ import annotations
 
-import os
-
 from ocirt import jsonio
+from ocirt import system as os
 from ocirt.errors import ConfigError, KernelError
 
 TYPE_CHECKING = False

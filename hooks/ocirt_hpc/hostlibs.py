@@ -13,8 +13,7 @@ Source: ld.so(8); System V Application Binary Interface, "Dynamic Linking".
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError, KernelError
 from ocirt_hpc import elf, ldcache, loader
 

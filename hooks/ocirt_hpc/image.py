@@ -10,9 +10,8 @@ Python has no openat2(RESOLVE_IN_ROOT) without ctypes, which costs more than the
 
 from __future__ import annotations
 
-import os
-
 from ocirt import jsonio
+from ocirt import system as os
 from ocirt.errors import KernelError
 
 TYPE_CHECKING = False

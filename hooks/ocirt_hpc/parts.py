@@ -10,8 +10,7 @@ what the host mounts below them later shows up inside, and nothing comes back.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import edits, swap
 from ocirt_hpc.limits import UNLIMITED, highest

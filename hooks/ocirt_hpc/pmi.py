@@ -14,8 +14,7 @@ src/plugins/mpi/pmix; enroot, conf/hooks/extra/50-slurm-pmi.sh for the variables
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt_hpc import exclusive, parts
 
 TYPE_CHECKING = False

@@ -13,8 +13,7 @@ that there is no place for it.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt_hpc.loader import PLACE
 
 TYPE_CHECKING = False

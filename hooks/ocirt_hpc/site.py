@@ -11,8 +11,7 @@ for nobody else: who writes them decides what mounts every container gets.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At, ConfigError, KernelError
 from ocirt_hpc import kinds, parts, toml
 from ocirt_hpc.parts import Part

@@ -7,9 +7,8 @@ makes the container to write.
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import cdi, edits, request, site
 from ocirt_hpc.host import Host

@@ -20,8 +20,7 @@ Source: libtool manual, "Updating library version information"; MPICH ABI Compat
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError
 from ocirt_hpc import loader
 

@@ -7,8 +7,7 @@ in the image can lead a write astray.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At
 
 

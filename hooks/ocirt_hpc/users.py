@@ -12,8 +12,7 @@ those that the host knows; a number that it does not know is just a number.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At, ConfigError
 from ocirt_hpc.edits import Place
 from ocirt_hpc.image import Image

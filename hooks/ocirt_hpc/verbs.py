@@ -15,8 +15,7 @@ Source: rdma-core, libibverbs/init.c and dynamic_driver.c.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError
 from ocirt_hpc import loader
 

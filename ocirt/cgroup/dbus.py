@@ -12,11 +12,11 @@ D-Bus Specification, "Type System", "Marshaling", "Message Protocol", "Authentic
 
 from __future__ import annotations
 
-import os
 import time
 from _socket import AF_UNIX, SOCK_STREAM, socket
 from _struct import pack, unpack_from
 
+from ocirt import system as os
 from ocirt.errors import Error, strerror
 
 TYPE_CHECKING = False

@@ -6,9 +6,9 @@ gone reads as empty and counts as removed.
 
 from __future__ import annotations
 
-import os
 from errno import EBUSY, ENODEV, ENOTEMPTY, EOPNOTSUPP
 
+from ocirt import system as os
 from ocirt.errors import At
 from ocirt.kernel.procfs import field
 

@@ -9,10 +9,10 @@ Kernel side: Documentation/admin-guide/cgroup-v1/cgroups.rst, cgroup-v2.rst
 
 from __future__ import annotations
 
-import os
 import time
 from errno import EACCES, EBUSY, EINVAL, ENOENT, EPERM, EROFS
 
+from ocirt import system as os
 from ocirt.cgroup.files import pids_below, put, read, remove_tree
 from ocirt.errors import ConfigError, Error, KernelError
 

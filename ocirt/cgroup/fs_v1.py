@@ -9,11 +9,10 @@ take no process.
 
 from __future__ import annotations
 
-import os
 import time
 from errno import EBUSY
-from os.path import dirname
 
+from ocirt import system as os
 from ocirt.cgroup import fs, layout, v1
 from ocirt.cgroup.files import put, read, word
 from ocirt.errors import At, ConfigError, KernelError, StateError
@@ -54,8 +53,8 @@ class V1(fs.Manager):
         """Find the container's places; nothing is made yet."""
         places, unified = layout.v1_directories(cgroups_path, container_id, root, proc)
         if rootless and not cgroups_path:
-            places = [place for place in places if os.access(dirname(place[1]), os.W_OK)]
-            if unified and not os.access(dirname(unified), os.W_OK):
+            places = [place for place in places if os.access(os.path.dirname(place[1]), os.W_OK)]
+            if unified and not os.access(os.path.dirname(unified), os.W_OK):
                 unified = None
         manager = cls(places, unified, rootless=rootless)
         if "devices" not in manager.paths and not rootless:
@@ -162,7 +161,7 @@ class V1(fs.Manager):
         """Give the cpuset what its parent has: an empty one can take no process."""
         directory = self.paths["cpuset"]
         for file in CPUSET:
-            value = _inherited(dirname(directory), file)
+            value = _inherited(os.path.dirname(directory), file)
             if file not in asked and (fresh or not read(f"{directory}/{file}").strip()):
                 put(f"{directory}/{file}", value)
 
@@ -249,6 +248,6 @@ def _inherited(directory: str, file: str) -> str:
     path = f"{directory}/{file}"
     value = read(path).strip()
     if not value and os.access(path, os.F_OK):
-        value = _inherited(dirname(directory), file)
+        value = _inherited(os.path.dirname(directory), file)
         put(path, value)
     return value

@@ -7,11 +7,10 @@ every container.
 
 from __future__ import annotations
 
-import os
 import time
 from errno import EACCES, EBUSY, ENOENT, EOPNOTSUPP, EPERM
-from os.path import dirname, normpath
 
+from ocirt import system as os
 from ocirt.cgroup import devices, fs, layout, v2
 from ocirt.cgroup.files import put, read, word
 from ocirt.errors import At, ConfigError, KernelError, StateError
@@ -59,7 +58,11 @@ class V2(fs.Manager):
     ) -> Self:
         """Find the container's place; nothing is made yet."""
         directory: str | None = layout.v2_directory(cgroups_path, container_id, root, proc)
-        if rootless and not cgroups_path and not os.access(dirname(str(directory)), os.W_OK):
+        if (
+            rootless
+            and not cgroups_path
+            and not os.access(os.path.dirname(str(directory)), os.W_OK)
+        ):
             directory = None
         return cls(directory, rootless=rootless, root=root, proc=proc)
 
@@ -284,7 +287,10 @@ def owner(config: dict[str, Any]) -> int | None:
     if spaces.get("cgroup", "none"):
         return None
     for mount in config.get("mounts") or ():
-        if mount.get("type") == "cgroup" and normpath(mount["destination"]) == "/sys/fs/cgroup":
+        if (
+            mount.get("type") == "cgroup"
+            and os.path.normpath(mount["destination"]) == "/sys/fs/cgroup"
+        ):
             if "ro" in (mount.get("options") or ()):
                 return None
             break

@@ -10,9 +10,7 @@ cgroups are mounted) and `proc` (the runtime's own /proc directory), so that tes
 
 from __future__ import annotations
 
-import os
-from os.path import dirname, normpath
-
+from ocirt import system as os
 from ocirt.cgroup import v1
 from ocirt.cgroup.files import read
 from ocirt.errors import ConfigError
@@ -35,7 +33,7 @@ def clean(cgroups_path: str, container_id: str) -> tuple[bool, str]:
     if "\0" in cgroups_path:
         raise ConfigError("linux.cgroupsPath", "holds a NUL character")
     # normpath keeps a double slash at the start, so there is never more than one.
-    path = normpath("/" + (cgroups_path or container_id).lstrip("/"))
+    path = os.path.normpath("/" + (cgroups_path or container_id).lstrip("/"))
     if path == "/":
         raise ConfigError("linux.cgroupsPath", f"{cgroups_path!r} leaves no cgroup of its own")
     return cgroups_path.startswith("/"), path
@@ -48,7 +46,7 @@ def v2_directory(cgroups_path: str, container_id: str, root: str, proc: str) -> 
         return root + path
     # Beside the runtime's own cgroup, not below it: with processes inside, that one could
     # hand no controllers down.
-    return normpath(root + dirname(own_paths(proc).get("", "/")) + path)
+    return os.path.normpath(root + os.path.dirname(own_paths(proc).get("", "/")) + path)
 
 
 def v1_directories(
@@ -79,7 +77,7 @@ def own_paths(proc: str) -> dict[str, str]:
     for row in read(proc + "/cgroup").splitlines():
         _, names, path = row.split(":", 2)
         # In a cgroup namespace a path may start with /.. : outside of what we can see.
-        found[names] = normpath(path) if "/.." in path else path
+        found[names] = os.path.normpath(path) if "/.." in path else path
     return found
 
 

@@ -9,9 +9,9 @@ Kernel side: Documentation/admin-guide/cgroup-v1/memory.rst, "OOM Control"; cgro
 
 from __future__ import annotations
 
-import os
 import select
 
+from ocirt import system as os
 from ocirt.cgroup.files import put, word
 
 TYPE_CHECKING = False

@@ -9,8 +9,7 @@ Kernel side: Documentation/admin-guide/cgroup-v1/, cgroup-v2.rst, Documentation/
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.cgroup.files import read
 
 TYPE_CHECKING = False

@@ -14,9 +14,8 @@ systemd.scope(5); docs/CGROUP_DELEGATION.md of systemd.
 
 from __future__ import annotations
 
-from os.path import basename
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.cgroup import fs, layout
 from ocirt.cgroup.files import pids_below
 from ocirt.errors import At, ConfigError, Error
@@ -122,7 +121,7 @@ class Systemd(fs.Manager):
         return {**resources, "pids": {}, "unified": unified}
 
     def _is_in(self, pid: int) -> bool:
-        return basename(self.path_in(layout.own_paths(f"/proc/{pid}"))) == self.unit
+        return os.path.basename(self.path_in(layout.own_paths(f"/proc/{pid}"))) == self.unit
 
     def _refuse_used(self, path: str) -> None:
         if set(pids_below(path)) - {self._waiting}:

@@ -10,9 +10,9 @@ org.freedesktop.systemd1(5), "The Manager Object".
 
 from __future__ import annotations
 
-import os
 import time
 
+from ocirt import system as os
 from ocirt.cgroup import dbus
 from ocirt.errors import Error
 from ocirt.kernel.procfs import owner

@@ -6,8 +6,7 @@ hierarchies; `CONTROLLER[,CONTROLLER]:PATH` speaks of single hierarchies of v1.
 
 from __future__ import annotations
 
-from os.path import dirname, isdir, normpath
-
+from ocirt import system as os
 from ocirt.errors import Error
 
 TYPE_CHECKING = False
@@ -39,7 +38,7 @@ def parse(options: Sequence[str]) -> dict[str, str]:
 
 def below(directory: str, path: str) -> str:
     """Return the cgroup `path` below a directory, which `..` may not leave."""
-    inner = normpath(path.strip("/") or ".")
+    inner = os.path.normpath(path.strip("/") or ".")
     if inner == ".." or inner.startswith("../"):
         raise Error("--cgroup", f"{path} is not a sub cgroup path")
     return directory if inner == "." else f"{directory}/{inner}"
@@ -53,18 +52,20 @@ def places(manager: Manager, options: Sequence[str]) -> tuple[list[tuple[str, st
         return attach, directory
     if "" in wanted:
         path = wanted[""]
-        attach = [(word, below(dirname(file), path) + "/tasks") for word, file in attach]
+        attach = [(word, below(os.path.dirname(file), path) + "/tasks") for word, file in attach]
         if directory:
             inner = below(directory, path)
             # In a hybrid nobody need have made it in the tree that has no controllers.
-            directory = inner if not attach or isdir(inner) else directory
+            directory = inner if not attach or os.path.isdir(inner) else directory
         return attach, directory
     moved = []
     for word, file in attach:
         paths = {wanted.pop(name) for name in word[7:].split(",") if name in wanted}
         if len(paths) > 1:
             raise Error("--cgroup", f"{word[7:]} are one hierarchy, and cannot be in two cgroups")
-        moved.append((word, below(dirname(file), paths.pop()) + "/tasks" if paths else file))
+        moved.append(
+            (word, below(os.path.dirname(file), paths.pop()) + "/tasks" if paths else file)
+        )
     for name in wanted:
         raise Error("--cgroup", f"unknown controller {name}")
     return moved, directory

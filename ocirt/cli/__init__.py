@@ -7,9 +7,10 @@ shape is told in options.py.  The words follow runc where callers look for them.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
+
+from ocirt import system as os
 
 BEGAN = time.monotonic_ns()  # for --trace-time
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ocirt import container, log
+from ocirt import system as os
 from ocirt.checkpoint import Wish, checkpoint
 from ocirt.criu import options
 

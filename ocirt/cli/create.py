@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.create import Made, Wish, create
 from ocirt.handover import check_preserved, listen_fds
 

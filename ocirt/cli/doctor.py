@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from ocirt import system as os
 from ocirt.errors import UsageError
 
 TYPE_CHECKING = False

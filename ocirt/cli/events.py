@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 from ocirt import cgroup as groups
 from ocirt import jsonio, state
+from ocirt import system as os
 from ocirt.cgroup import oom, stats
 from ocirt.errors import Error, StateError, UsageError
 

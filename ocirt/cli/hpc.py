@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ocirt import bundle as bundles
 from ocirt import hpc, jsonio, state
+from ocirt import system as os
 from ocirt.errors import At, ConfigError, Error, UsageError
 
 TYPE_CHECKING = False

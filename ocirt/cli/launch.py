@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from ocirt import binding, handover, pmi, ranks
 from ocirt import bundle as bundles
 from ocirt import cgroup as groups
+from ocirt import system as os
 from ocirt.cli import create
 from ocirt.console import Signals, write_all
 from ocirt.create import Wish

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ocirt import jsonio, log, state
+from ocirt import system as os
 from ocirt.errors import Error, NotFound
 
 TYPE_CHECKING = False

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ocirt import jsonio
+from ocirt import system as os
 from ocirt.cli.create import settle
 from ocirt.create import Draft, Wish
 from ocirt.plan import ops

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.checkpoint import Wish as Images
 from ocirt.cli import checkpoint, create
 from ocirt.cli.run import attend

@@ -6,9 +6,8 @@ machine is made when it is first asked for: `--version` and `spec` never ask.
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import Error
 from ocirt.kernel.procfs import in_user_namespace
 

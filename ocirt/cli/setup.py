@@ -5,10 +5,10 @@ The engines, their files and what is left to do are rows of ocirt/engines/__init
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ocirt import engines
+from ocirt import system as os
 from ocirt.engines.site import Site, Wish, user_home
 from ocirt.errors import Error
 

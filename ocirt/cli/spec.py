@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.document import SPEC_VERSION
 from ocirt.errors import Error
 

@@ -11,9 +11,10 @@ by then: the exec.  It is the option that asks; the variable alone does nothing.
 from __future__ import annotations
 
 import builtins
-import os
 import sys
 import time
+
+from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

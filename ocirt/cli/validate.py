@@ -6,10 +6,10 @@ compiling the plan the first thing that this machine cannot do.  Nothing is chan
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ocirt import bundle, checks, shape
+from ocirt import system as os
 from ocirt.errors import Error
 
 TYPE_CHECKING = False

@@ -5,8 +5,7 @@ criu(8), "check"; CRIU: images/rpc.proto.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.criu import rpc, swrk
 from ocirt.errors import Error
 

@@ -9,8 +9,7 @@ CRIU: "External bind mounts", "Inheriting FDs on restore" of its documentation.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import Error
 from ocirt.kernel import mounts, procfs
 

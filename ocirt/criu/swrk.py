@@ -16,7 +16,6 @@ CRIU: "RPC" and "Action scripts" of its documentation.
 
 from __future__ import annotations
 
-import os
 from _socket import (
     AF_UNIX,
     CMSG_SPACE,
@@ -34,6 +33,7 @@ from _struct import Struct
 from errno import EIO
 
 from ocirt import log
+from ocirt import system as os
 from ocirt.criu import rpc
 from ocirt.errors import Error, KernelError, strerror
 

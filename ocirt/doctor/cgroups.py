@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.cgroup import layout, v1
 from ocirt.doctor.machine import FAILS, INFO, LACKS, OK, wanted
 

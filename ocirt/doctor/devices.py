@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ocirt import hpc
+from ocirt import system as os
 from ocirt.doctor.machine import INFO, LACKS, OK
 from ocirt.errors import Error
 

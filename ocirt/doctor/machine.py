@@ -7,8 +7,7 @@ engines' `--version` are tried as well.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.engines.site import Site, user_home
 from ocirt.errors import Error
 from ocirt.plan.host import Host

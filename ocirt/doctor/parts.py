@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import ocirt
+from ocirt import system as os
 from ocirt.criu import check, swrk
 from ocirt.doctor.machine import INFO, LACKS, OK, needed
 from ocirt.errors import Error

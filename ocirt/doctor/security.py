@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.doctor.machine import INFO, LACKS, OK, wanted
 from ocirt.plan.identity import CAPABILITIES
 from ocirt.version import LIBRARIES

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.doctor.machine import INFO, LACKS, wanted
 from ocirt.kernel.consts import CLONE_NEWUSER
 from ocirt.usermap import user_name

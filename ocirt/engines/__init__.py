@@ -10,8 +10,7 @@ had to be made are left.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.engines import containerd, daemon_json, podman, texts
 from ocirt.engines.site import ours, plain, toml
 from ocirt.engines.stamp import whole

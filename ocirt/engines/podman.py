@@ -7,8 +7,7 @@ that is missing there gets no JSON log, and its errors lose their exit codes.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.engines.site import toml
 from ocirt.errors import At
 

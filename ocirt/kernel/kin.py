@@ -5,7 +5,7 @@ proc(5), "/proc/pid/stat"; pid_namespaces(7).
 
 from __future__ import annotations
 
-import os
+from ocirt import system as os
 
 
 def of(pid: int, *, namespace: bool) -> list[int]:

@@ -7,8 +7,7 @@ proc(5), "/proc/pid/mountinfo"; umount2(2).
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.kernel import consts as k
 from ocirt.kernel.procfs import unescape
 

@@ -5,7 +5,7 @@ proc(5), "/proc/pid/stat".
 
 from __future__ import annotations
 
-import os
+from ocirt import system as os
 
 
 def stat(pid: int) -> tuple[str, int] | None:

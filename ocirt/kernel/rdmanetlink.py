@@ -5,9 +5,9 @@ linux/rdma_netlink.h; rdma-system(8), rdma-dev(8)
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL, EOPNOTSUPP
 
+from ocirt import system as os
 from ocirt.errors import KernelError
 from ocirt.kernel.netlink import NLM_F_ACK, NLM_F_DUMP, UINT, Netlink, attribute, attributes
 

@@ -7,9 +7,9 @@ rtnetlink(7); linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
 
 from __future__ import annotations
 
-import os
 from _struct import Struct
 
+from ocirt import system as os
 from ocirt.errors import KernelError
 from ocirt.kernel.netlink import NLM_F_ACK, NLM_F_DUMP, UINT, Netlink, attribute, attributes
 

@@ -9,7 +9,7 @@ itself may do, which security modules run, and which namespaces it stands in.
 
 from __future__ import annotations
 
-import os
+from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ init hands it to the kernel.
 from __future__ import annotations
 
 import ctypes  # noqa: TID253 - a cold module, imported where a filter has to be compiled
-import os
 from errno import EEXIST
 
+from ocirt import system as os
 from ocirt.errors import ConfigError, strerror
 
 TYPE_CHECKING = False

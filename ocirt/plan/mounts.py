@@ -10,8 +10,7 @@ CVE-2019-16884 and its relatives.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At, ConfigError
 from ocirt.kernel import consts as k
 from ocirt.plan import mountopts

@@ -18,9 +18,10 @@ runtime-spec, config-linux.md, "Seccomp"; seccomp(2).
 from __future__ import annotations
 
 import marshal
-import os
 from _blake2 import blake2b
 from _struct import Struct
+
+from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

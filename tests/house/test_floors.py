@@ -42,6 +42,8 @@ FLOORS = {
     "ocirt.log": 0,
     "ocirt.version": 1,
     "ocirt.errors": -1,
+    "ocirt.system": -2,
+    "ocirt.ospath": -3,
     "oci_spec": -1,
 }
 HOMES = {"ocirt": ROOT, "oci_spec": ROOT / "spec", "ocirt_hpc": ROOT / "hooks"}

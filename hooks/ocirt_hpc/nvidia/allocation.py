@@ -15,8 +15,7 @@ Source: Slurm, gres.conf(5) and srun(1), "OUTPUT ENVIRONMENT VARIABLES"; CUDA pr
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError
 
 TYPE_CHECKING = False

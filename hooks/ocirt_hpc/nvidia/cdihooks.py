@@ -18,9 +18,8 @@ Source: nvidia-container-toolkit, nvidia-cdi-hook(1); `nvidia-ctk hook` is its o
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import ConfigError, Error
 from ocirt_hpc import elf, ldcache
 from ocirt_hpc.edits import Place

@@ -12,9 +12,8 @@ enable-cuda-compat, for the note.
 
 from __future__ import annotations
 
-import os
-
 from ocirt import jsonio, log
+from ocirt import system as os
 from ocirt.errors import Error
 from ocirt_hpc import elf, ldcache
 from ocirt_hpc.nvidia import require

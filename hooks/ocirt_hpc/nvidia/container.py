@@ -9,9 +9,8 @@ makes: nothing of the image is covered, and it is the same for every distributio
 
 from __future__ import annotations
 
-import os
-
 from ocirt import jsonio
+from ocirt import system as os
 from ocirt.errors import ConfigError
 from ocirt_hpc import loader
 from ocirt_hpc.nvidia import native

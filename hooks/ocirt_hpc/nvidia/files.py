@@ -12,8 +12,7 @@ container know the same names.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At, ConfigError, KernelError
 from ocirt_hpc import elf, ldcache
 from ocirt_hpc.nvidia.driver import USUAL

@@ -17,8 +17,7 @@ Source: CUDA Multi-Process Service, "Environment variables".
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError, KernelError
 from ocirt_hpc import parts
 from ocirt_hpc.host import ABSENT

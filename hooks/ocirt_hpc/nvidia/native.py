@@ -13,8 +13,7 @@ Source: libnvidia-container, nvc_container.c.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError
 from ocirt_hpc import elf, ldcache
 from ocirt_hpc.image import S_IFLNK, S_IFREG

@@ -13,9 +13,8 @@ Source: NVML API reference; nvidia-ml-py, which calls it.
 
 from __future__ import annotations
 
-import os
-
 from ocirt import jsonio, log
+from ocirt import system as os
 from ocirt.errors import ConfigError, Error
 from ocirt_hpc import optional
 from ocirt_hpc.host import pci_address

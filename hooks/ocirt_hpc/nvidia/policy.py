@@ -15,8 +15,7 @@ Source: nvidia-container-toolkit, config.toml.
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import parts, rules, site, toml
 from ocirt_hpc.request import CDI_PREFIX

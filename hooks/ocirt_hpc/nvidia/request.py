@@ -17,8 +17,7 @@ Source: NVIDIA container toolkit, user guide, "Environment variables (OCI spec)"
 
 from __future__ import annotations
 
-import os
-
+from ocirt import system as os
 from ocirt.errors import ConfigError
 from ocirt_hpc.nvidia import require
 from ocirt_hpc.nvidia.policy import FILE, KIND, privileged

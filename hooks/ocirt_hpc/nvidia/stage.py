@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import At
 from ocirt_hpc import ldcache, loader
 from ocirt_hpc.edits import node_edits
