@@ -410,31 +410,36 @@ def on_terminal(argv, env=None, typed="", rows=24, columns=80, patience=PATIENCE
 
 # An engine may lose what a program says that ends at once.  So does ctr, whatever the runtime,
 # when the program's end reaches it before its own open(2) of the FIFO has returned.
-SAYS = "while echo {0}; ! read -t 1 heard; do :; done; exit {0}"
+SAYS = "while echo {0}; ! test -e /var/{0}; do usleep 200000; done; exit {0}"
 
 
-def at_once(count, argv, env, patience=120 * SLOWNESS):
+def at_once(count, folder, argv, env, patience=120 * SLOWNESS):
     """Run `count` programs at the same time, all of which must end well.
 
-    argv(number, *program) is the command that runs one.  Each says its number until it has been
-    heard, and returns it.
+    argv(number, *program) is the command that runs one, with `folder`, to be made, as its /var.
+    Each says its number until it has been heard, and returns it.
     """
 
     def one(number):
         command = argv(number, "sh", "-c", SAYS.format(number))
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(command, env=env, bufsize=0, **pipes)
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        process = subprocess.Popen(
+            command, stdin=nothing, stdout=pipe, stderr=pipe, env=env, bufsize=0
+        )
         if not select.select([process.stdout], [], [], patience)[0]:
             process.kill()
         out = process.stdout.readline()
+        with open(f"{folder}/{number}", "w"):
+            pass
         try:
-            rest, err = process.communicate(b"yes\n", timeout=patience)
+            rest, err = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             process.kill()
             rest, err = process.communicate()
         result = Result(command, process.returncode, (out + rest).decode(), err.decode())
         assert (result.code, {*result.out.split()}) == (number, {str(number)}), str(result)
 
+    os.mkdir(folder)
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         list(pool.map(one, range(count)))
 
@@ -567,9 +572,13 @@ class Client(Engine):
     def sh(self, options, script, **popen):
         return self.run(options, "sh", "-c", script, **popen)
 
-    def runs(self, *program):
-        """Return the command that runs a program to its end, with our stdin as its own."""
-        return self.argv(*self.command("--rm -i", program))
+    def crowd(self, count, folder):
+        """Run `count` containers at the same time (at_once)."""
+
+        def argv(_, *program):
+            return self.argv(*self.command(f"--rm -v {folder}:/var", program))
+
+        at_once(count, folder, argv, self.env)
 
     def detached(self, options, *program):
         return Container(self, self.ok(*self.command(f"-d {options}", program)))

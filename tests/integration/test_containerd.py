@@ -267,11 +267,14 @@ def test_the_engine_restarts_under_running_containers(ctr):
     assert ctr.run("c3", "echo", "anew").out == "anew\n"
 
 
-def test_fifty_at_once_leave_nothing(ctr):
-    def argv(number, *program):
-        return ctr.argv(*ctr.command(f"n{number}", *program))
+def test_fifty_at_once_leave_nothing(ctr, workdir):
+    folder = f"{workdir}/var"
+    options = ("--rm", "--mount", f"type=bind,src={folder},dst=/var,options=rbind")
 
-    engines.at_once(50, argv, ctr.env)
+    def argv(number, *program):
+        return ctr.argv(*ctr.command(f"n{number}", *program, options=options))
+
+    engines.at_once(50, folder, argv, ctr.env)
     assert engines.gone(ctr.leftovers) == []
 
 
