@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ocirt_hpc.host import Host, Node, Pci
+    from ocirt_hpc.host import Host, Pci
 
 # What is near stands out.
 COLOURS = {
@@ -88,18 +88,12 @@ def things(host: Host) -> list[Thing]:
     there = {one.pci.address for one in (*found, *nics)}
     for name, row in kinds.KINDS.items():
         for one in kinds.find(host, row):
-            pci = host.pci(one.address) if one.address else _behind(host, one.nodes[0])
+            pci = host.pci(one.address) if one.address else kinds.behind(host, one.nodes[0])
             if pci is not None and pci.address not in there:
                 there.add(pci.address)
                 nodes = " ".join(node.path for node in one.nodes)
                 found.append(Thing(f"{name}{one.number}", SORTS.get(name, "other"), nodes, pci))
     return found + nics
-
-
-def _behind(host: Host, node: Node) -> Pci | None:
-    """Return the PCI function that a device node belongs to, or None."""
-    place = f"/sys/dev/{'block' if node.kind == 'b' else 'char'}/{node.major}:{node.minor}/device"
-    return host.pci(host.resolve(place).rpartition("/")[2]) if host.exists(place) else None
 
 
 def _ports(host: Host, device: rdma.Device) -> str:

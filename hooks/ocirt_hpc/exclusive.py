@@ -82,9 +82,14 @@ def _same(one: str, other: str) -> bool:
         return False  # the plan says so, and better
 
 
-def refusal(asked: Asked, setting: str, *, rootless: bool) -> str:
-    """Return why no device moves into the container, or nothing if it may."""
-    if rootless:
+def refusal(asked: Asked, setting: str, *, rootless: bool, foreign: bool = False) -> str:
+    """Return why no device moves into the container, or nothing if it may.
+
+    foreign: whether another runtime makes the container.
+    """
+    if foreign:
+        why = "another runtime moves none: use the host's network"
+    elif rootless:
         why = "only root can move one: use the host's network"
     elif setting == "never":
         why = "the site has none moved (rdma.move in hpc.toml)"

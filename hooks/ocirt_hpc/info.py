@@ -45,7 +45,8 @@ def document(
         made["faults"].append(str(error))
     for name, row in kinds.KINDS.items():
         found = [node.path for device in kinds.find(host, row) for node in device.nodes]
-        found += [path for path in kinds.field(row, "with") if host.node(path) is not None]
+        paths = [word.partition("=")[0] for word in kinds.field(row, "with")]
+        found += [path for path in paths if host.node(path) is not None]
         if found:
             made["devices"][name] = found
     return made

@@ -3,12 +3,17 @@
 One row of KINDS is one kind: how its devices are found, which nodes come with any of them, what
 asks for it.  A site adds kinds in hpc.toml, as [device.NAME] with the same fields; no code.
 
-    find = "pci:0x1002"         PCI functions of a vendor, by their nodes of drm and accel
+    find = "pci:0x8086"         PCI functions of a vendor, by their nodes in /dev/dri
     find = "/dev/cxi#"          nodes by number; a second pattern joins those of the same number
+    find = "pci:0x1da3 /dev/#"  nodes by number, but none that belongs to another vendor's function
+    find = "amdgpu"             AMD's, which kfd knows (amdgpu.py)
     find = ""                   there is nothing to choose: `with` is all of it
+    with = ["/dev/x=x:0"]       where the host lacks the node, its major number is that of the
+                                driver x in /proc/devices, and its minor number 0
+    env = ["A=x#", "B=#"]       A: all the chosen, as x0,x1; B: the number of one, else it is unset
 
 Asked for by the annotation ocirt.hpc/NAME, by a variable that holds a list (all, none, void,
-numbers, ranges, PCI addresses), or by a switch (VARIABLE=enabled).
+numbers, ranges, PCI addresses, AMD's unique ids), or by a switch (VARIABLE=enabled).
 
 Source: Linux, Documentation/admin-guide/devices.txt and the drivers of each kind; AMD container
 toolkit and others for the variables.
@@ -17,7 +22,7 @@ toolkit and others for the variables.
 from __future__ import annotations
 
 from ocirt.errors import At, ConfigError
-from ocirt_hpc.host import pci_address
+from ocirt_hpc.host import Node, pci_address
 from ocirt_hpc.request import NO_ENV, Asked, annotation, variables
 
 TYPE_CHECKING = False
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from ocirt_hpc.host import Host, Node
+    from ocirt_hpc.host import Host, Pci
     from ocirt_hpc.notes import Notes
 
     Row = Mapping[str, Any]
@@ -35,43 +40,48 @@ FIELDS: dict[str, tuple[object, str]] = {
     "find":       ("",      "how devices are found"),
     "with":       ([],      "nodes that come with any of them, where the host has them"),
     "mounts":     ([],      "paths of the host that come with any of them, read-only"),
+    "env":        ([],      "variables that tell a library of them, where they are not set"),
     "variables":  ([],      "variables that hold a list of devices"),
     "switches":   ([],      "variables that ask for all of them by the value enabled"),
     "allowed":    (True,    "whether it may be asked for; False: only if the site says so"),
 }  # fmt: skip
 
 KINDS: dict[str, Row] = {
-    "amd":      {"find": "pci:0x1002", "with": ["/dev/kfd"], "variables": ["AMD_VISIBLE_DEVICES"]},
+    "amd":      {"find": "amdgpu", "with": ["/dev/kfd"], "variables": ["AMD_VISIBLE_DEVICES"]},
     "intel":    {"find": "pci:0x8086"},
-    "gaudi":    {"find": "/dev/accel/accel# /dev/accel/accel_controlD#",
+    "gaudi":    {"find": "pci:0x1da3 /dev/accel/accel# /dev/accel/accel_controlD#"
+                         " /dev/hl# /dev/hl_controlD#",                  # these: Linux before 6.5
                  "variables": ["HABANA_VISIBLE_DEVICES"]},
     "neuron":   {"find": "/dev/neuron#", "variables": ["AWS_NEURON_VISIBLE_DEVICES"]},
     "ascend":   {"find": "/dev/davinci#", "variables": ["ASCEND_VISIBLE_DEVICES"],
                  "with": ["/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"]},
-    "cxi":      {"find": "/dev/cxi#"},                                   # Slingshot
-    "hfi":      {"find": "/dev/hfi1_#"},                                 # Omni-Path
+    "cxi":      {"find": "/dev/cxi#",                                    # Slingshot
+                 "env": ["FI_PROVIDER=cxi", "FI_CXI_DEVICE_NAME=cxi#"]},
+    "hfi":      {"find": "/dev/hfi1_#", "env": ["HFI_UNIT=#"]},          # Omni-Path
     "gds":      {"find": "/dev/nvidia-fs#", "switches": ["NVIDIA_GDS"],  # GPUDirect Storage
                  "mounts": ["/run/udev", "/etc/cufile.json"]},
-    "gdrcopy":  {"with": ["/dev/gdrdrv"], "switches": ["NVIDIA_GDRCOPY"]},
+    "gdrcopy":  {"with": ["/dev/gdrdrv=gdrdrv:0"], "switches": ["NVIDIA_GDRCOPY"]},
     "nvswitch": {"find": "/dev/nvidia-nvswitch#", "with": ["/dev/nvidia-nvswitchctl"],
                  "switches": ["NVIDIA_NVSWITCH"]},
     "knem":     {"with": ["/dev/knem"]},
     "xpmem":    {"with": ["/dev/xpmem"]},
-    "vfio":     {"find": "/dev/vfio/#", "with": ["/dev/vfio/vfio", "/dev/iommu"],
-                 "allowed": False},
+    "vfio":     {"find": "/dev/vfio/#", "with": ["/dev/vfio/vfio"], "allowed": False},
+    "iommufd":  {"find": "/dev/vfio/devices/vfio#", "with": ["/dev/iommu"], "allowed": False},
 }  # fmt: skip
 
 NOTHING = ("", "void", "none")
+OTHERS = "another vendor's"
 OPTIONS = ["rbind", "ro", "nosuid", "nodev", "rprivate"]
 
 
 class Device:
-    """One device of a kind: its number, its nodes, its PCI address or ""."""
+    """One device of a kind: its number, its nodes, its PCI address or "", AMD's id or ""."""
 
-    def __init__(self, number: int, nodes: list[Node], address: str = "") -> None:
+    def __init__(self, number: int, nodes: list[Node], address: str = "", unique: str = "") -> None:
         self.number = number
         self.nodes = nodes
         self.address = address
+        self.unique = unique
 
 
 def field(row: Row, name: str) -> Any:
@@ -121,23 +131,39 @@ def _of_env(row: Row, env: dict[str, str]) -> Asked | None:
 
 def find(host: Host, row: Row) -> list[Device]:
     """Return the devices of a kind, in order."""
-    how = field(row, "find")
-    if how.startswith("pci:"):
-        return _on_pci(host, int(how[4:], 0))
-    return _by_number(host, how.split())
+    first, _, rest = field(row, "find").partition(" ")
+    if first == "amdgpu":
+        from ocirt_hpc import amdgpu
+
+        return _with_nodes(host, amdgpu.find(host))
+    if not first.startswith("pci:"):
+        return _by_number(host, [first, *rest.split()])
+    vendor = int(first[4:], 0)
+    if not rest:
+        functions = [pci for pci in host.pcis() if pci.number("vendor") == vendor]
+        return _with_nodes(host, [(pci.address, "", pci.names("drm")) for pci in functions])
+    found = _by_number(host, rest.split())
+    for one in found:
+        pcis = [pci for pci in (behind(host, node) for node in one.nodes) if pci is not None]
+        if pcis:
+            one.address = pcis[0].address if pcis[0].number("vendor") == vendor else OTHERS
+    return [one for one in found if one.address != OTHERS]
 
 
-def _on_pci(host: Host, vendor: int) -> list[Device]:
-    found: list[Device] = []
-    for pci in host.pcis():
-        if pci.number("vendor") != vendor:
-            continue
-        paths = [f"/dev/dri/{name}" for name in pci.names("drm")]
-        paths += [f"/dev/accel/{name}" for name in pci.names("accel")]
-        nodes = [node for node in map(host.node, paths) if node is not None]
+def _with_nodes(host: Host, found: Iterable[tuple[str, str, list[str]]]) -> list[Device]:
+    """Number those of (PCI address, unique id, names in /dev/dri) that have nodes there."""
+    made: list[Device] = []
+    for address, unique, names in found:
+        nodes = [node for node in (host.node(f"/dev/dri/{name}") for name in names) if node]
         if nodes:
-            found.append(Device(len(found), nodes, pci.address))
-    return found
+            made.append(Device(len(made), nodes, address, unique))
+    return made
+
+
+def behind(host: Host, node: Node) -> Pci | None:
+    """Return the PCI function that a device node belongs to, or None."""
+    place = f"/sys/dev/{'block' if node.kind == 'b' else 'char'}/{node.major}:{node.minor}/device"
+    return host.pci(host.resolve(place).rpartition("/")[2]) if host.exists(place) else None
 
 
 def _by_number(host: Host, patterns: list[str]) -> list[Device]:
@@ -166,6 +192,9 @@ def choose(name: str, found: list[Device], names: Iterable[str]) -> list[Device]
             picked = found
         elif word.count(":") == 2:
             picked = [one for one in found if one.address == pci_address(word)]
+        elif word.lower().startswith("0x"):
+            unique = "0x" + word[2:].lower().rjust(16, "0")
+            picked = [one for one in found if one.unique == unique]
         else:
             first, dash, last = word.partition("-")
             numbers = {one.number: one for one in found}
@@ -190,14 +219,16 @@ def choose(name: str, found: list[Device], names: Iterable[str]) -> list[Device]
 
 
 def edits(
-    host: Host, name: str, row: Row, one: Asked
+    host: Host, name: str, row: Row, one: Asked, *, new_nodes: bool
 ) -> tuple[list[Device], list[Node], dict[str, Any]] | None:
     """Return devices, nodes and other edits for a kind; None when the host has no such devices.
 
-    ConfigError when devices were named that there are not.
+    new_nodes: whether nodes can be made that the host lacks.  ConfigError when devices were named
+    that there are not.
     """
     with At(one.where):
-        extra = [node for node in map(host.node, field(row, "with")) if node is not None]
+        found = [_extra(host, word, new_nodes=new_nodes) for word in field(row, "with")]
+        extra = [node for node in found if node is not None]
         chosen: list[Device] = []
         if field(row, "find"):
             chosen = choose(name, find(host, row), one.names)
@@ -205,7 +236,8 @@ def edits(
                 return None
         elif not extra:
             if one.names != ["all"]:
-                raise ConfigError(f"there is no {' or '.join(field(row, 'with'))} on this host")
+                paths = (word.partition("=")[0] for word in field(row, "with"))
+                raise ConfigError(f"there is no {' or '.join(paths)} on this host")
             return None
     nodes = [node for device in chosen for node in device.nodes] + extra
     mounts = [
@@ -213,4 +245,27 @@ def edits(
         for path in field(row, "mounts")
         if host.exists(path)
     ]
-    return chosen, nodes, {"mounts": mounts}
+    return chosen, nodes, {"mounts": mounts, "envDefault": _env(row, chosen)}
+
+
+def _extra(host: Host, word: str, *, new_nodes: bool) -> Node | None:
+    """Return a node of `with`, one that the host lacks by the number of its driver."""
+    path, _, number = word.partition("=")
+    node = host.node(path)
+    if node is None and number and new_nodes:
+        driver, _, minor = number.partition(":")
+        major = host.major(driver)
+        node = Node(path, major, int(minor)) if major is not None else None
+    return node
+
+
+def _env(row: Row, chosen: list[Device]) -> list[str]:
+    made = []
+    for item in field(row, "env"):
+        name, _, value = item.partition("=")
+        if value == "#" and len(chosen) > 1:
+            continue
+        if "#" in value:
+            value = ",".join(value.replace("#", str(one.number)) for one in chosen)
+        made.append(f"{name}={value}")
+    return made

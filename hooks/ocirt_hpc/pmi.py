@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from ocirt_hpc.host import Host
     from ocirt_hpc.notes import Notes
 
-PREFIXES = ("PMI_", "PMIX_", "PALS_", "OMPI_", "PRTE_", "SLURM_", "MPI_LOCAL")
+# SLINGSHOT_: what Slurm tells of the fabric that a step may use.
+PREFIXES = (
+    "PMI_", "PMIX_", "PALS_", "OMPI_", "PRTE_", "SLURM_", "SLINGSHOT_", "MPI_LOCAL",
+)  # fmt: skip
 # Of the node alone, or a secret.
 KEPT_OUT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 

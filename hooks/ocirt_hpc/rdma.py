@@ -14,6 +14,7 @@ Source: Linux, drivers/infiniband/core/uverbs_main.c, user_mad.c; rdma-core, lib
 from __future__ import annotations
 
 from ocirt import log
+from ocirt import system as os
 from ocirt.errors import ConfigError
 from ocirt_hpc import topology
 from ocirt_hpc.host import Node, pci_address
@@ -57,6 +58,7 @@ class Device:
 
     def __init__(self, name: str, index: int) -> None:
         self.name = name
+        self.place = f"{CLASS}/{name}"
         self.index = index
         self.nodes: dict[str, list[str]] = {}
         self.ports: list[Port] = []
@@ -79,12 +81,12 @@ def find(host: Host) -> list[Device]:
     found = []
     for name in host.names(CLASS):
         device = Device(name, 0)
-        where = host.resolve(f"{CLASS}/{name}/device")
-        if host.exists(f"{CLASS}/{name}/device"):
+        where = host.resolve(f"{device.place}/device")
+        if host.exists(f"{device.place}/device"):
             device.pci = host.pci(where.rpartition("/")[2])
-        for number in host.names(f"{CLASS}/{name}/ports"):
+        for number in host.names(f"{device.place}/ports"):
             if number.isdecimal():
-                device.ports.append(_port(host, f"{CLASS}/{name}/ports/{number}", int(number)))
+                device.ports.append(_port(host, f"{device.place}/ports/{number}", int(number)))
         found.append(device)
     found.sort(key=_order)
     by_name = {device.name: device for device in found}
@@ -96,6 +98,13 @@ def find(host: Host) -> list[Device]:
             if owner in by_name:
                 by_name[owner].nodes.setdefault(kind, []).append(node)
     return found
+
+
+def driver(host: Host, device: Device) -> str:
+    """Return the name of a device's driver (mlx5_core, efa); "" for one that is not on PCI."""
+    if device.pci is None:
+        return ""
+    return os.path.basename(host.resolve(f"{device.pci.path}/driver"))
 
 
 def _port(host: Host, path: str, number: int) -> Port:
@@ -255,17 +264,3 @@ def limit_edits(
     }
     names = {one.device.name: None for one in chosen} if wanted else ()
     return {"rdmaLimits": [{"device": name, **wanted} for name in names]} if wanted else {}
-
-
-def hint_edits(chosen: Iterable[Chosen]) -> dict[str, Any]:
-    """Return the variables that tell UCX and NCCL which ports to use, unless they are set."""
-    ports = [
-        f"{one.device.name}:{port.number}"
-        for one in chosen
-        for port in one.device.ports
-        if one.port in (0, port.number)
-    ]
-    if not ports:
-        return {}
-    # "=" has NCCL compare whole names: mlx5_1 must not mean mlx5_10 too.
-    return {"envDefault": [f"UCX_NET_DEVICES={','.join(ports)}", "NCCL_IB_HCA==" + ",".join(ports)]}

@@ -3,6 +3,7 @@
     --device vendor/class=name     a CDI device
     ocirt.hpc/gpus                 NVIDIA GPUs (annotation)
     ocirt.hpc/rdma                 RDMA devices (annotation)
+    ocirt.hpc/hugepages            a file system of huge pages (annotation)
     NVIDIA_VISIBLE_DEVICES, ...    NVIDIA GPUs: nvidia/request.py
     OCIRT_RDMA_DEVICES, MELLANOX_VISIBLE_DEVICES, NVIDIA_MOFED    RDMA devices
 
@@ -28,8 +29,15 @@ if TYPE_CHECKING:
 
     from ocirt_hpc.notes import Notes
 
-CDI_PREFIX = "cdi.k8s.io/"
-GPUS, RDMA = "ocirt.hpc/gpus", "ocirt.hpc/rdma"
+CDI_PREFIX, PREFIX = "cdi.k8s.io/", "ocirt.hpc/"
+
+# What comes after PREFIX, beside the names of kinds; `files` is what `ocirt hpc inject` leaves.
+WORDS = (
+    "cpuset", "enabled", "files", "gpus", "hugepages", "imex", "mig-management", "modules", "mps",
+    "pmi", "profile", "rdma", "rdma-handles", "rdma-objects", "user",
+)  # fmt: skip
+
+GPUS, RDMA, HUGEPAGES = "ocirt.hpc/gpus", "ocirt.hpc/rdma", "ocirt.hpc/hugepages"
 
 # By which containerd and CRI-O tell a pod's sandbox from its containers.
 KINDS_OF_CONTAINER = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
@@ -96,6 +104,18 @@ def annotation(config: dict[str, Any], key: str) -> Asked | None:
     """Return what an annotation asks for, or None."""
     value = (config.get("annotations") or {}).get(key)
     return Asked(value, f"{key}={value}", f"annotations.{key}") if value is not None else None
+
+
+def check(config: dict[str, Any], kinds: Iterable[str]) -> None:
+    """Refuse an annotation of ours that means nothing: whoever wrote it asked for something.
+
+    kinds: names of kinds of devices, which are annotations as well.
+    """
+    known = {*WORDS, *kinds}
+    for key in config.get("annotations") or {}:
+        if key.startswith(PREFIX) and key.removeprefix(PREFIX) not in known:
+            there = ", ".join(sorted(known))
+            raise ConfigError(f"annotations.{key}", f"unknown annotation (have {there})")
 
 
 def flag(config: dict[str, Any], key: str) -> Asked | None:

@@ -96,8 +96,11 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("rdma",   "userland"):             ("never", "whether the host's libibverbs and providers go"
                                                   " in: never, auto (where the image's will not"
                                                   " do), always"),
-    ("rdma",   "hints"):                (True,    "whether UCX_NET_DEVICES and NCCL_IB_HCA are set"
-                                                  " where they are not"),
+    ("rdma",   "hints"):                (True,    "whether UCX_NET_DEVICES, NCCL_IB_HCA and others"
+                                                  " are set where they are not"),
+    ("rdma",   "hugepages"):            ("caller", "who gets a file system of huge pages: never,"
+                                                  " caller (ocirt.hpc/hugepages), always (with any"
+                                                  " device)"),
     ("rdma",   "hide-others"):          (True,    "whether sysfs lists only the given devices"),
     ("topology", "cpuset"):             ("suggest", "CPUs and memory nearest to the devices:"
                                                   " suggest (in explain), apply, off"),
@@ -118,6 +121,7 @@ WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("rdma", "with-gpus"): ("none", "nearest", "all"),
     ("rdma", "userland"): ("never", "auto", "always"),
     ("rdma", "move"): ("never", "caller", "any"),
+    ("rdma", "hugepages"): ("never", "caller", "always"),
     ("topology", "cpuset"): ("suggest", "apply", "off"),
     ("user", "mode"): ("image", "fixed", "caller", "env"),
     ("user", "home"): ("none", "bind", "tmpfs"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ocirt import log
 from ocirt import system as os
 from ocirt.errors import At, ConfigError
-from ocirt_hpc import cdi, edits, request, site
+from ocirt_hpc import cdi, edits, kinds, request, site
 from ocirt_hpc.host import Host
 from ocirt_hpc.image import Image
 from ocirt_hpc.notes import OTHER, Notes
@@ -69,6 +69,7 @@ class _Stage:
         self.config = config
         self.caller = caller
         self.site = site.load(caller.site)
+        self.rows = {**kinds.KINDS, **self.site.kinds}
         self.host = Host(self.site["stage", "host-root"])
         self.tree = Tree(caller.place)
         self.notes = Notes(self.site["stage", "on-missing"])
@@ -84,6 +85,7 @@ class _Stage:
         self.pmi = ""  # what asks for the launcher's PMI
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
         self.nics: list[Pci] = []
+        self.fabric = False  # whether it gets RDMA devices
 
     @property
     def policy(self) -> Policy:
@@ -178,9 +180,7 @@ class _Stage:
                 raise ConfigError(where, "not allowed (nvidia.mig-management in hpc.toml)")
         if self.site["nvidia", "driver-root"] != "/":
             asked.driver_root = self.site["nvidia", "driver-root"]
-        linux = self.config.get("linux") or {}
-        mapped = any(space["type"] == "user" for space in linux.get("namespaces") or ())
-        asked.new_nodes = not (mapped or self.caller.rootless or os.geteuid())
+        asked.new_nodes = self.new_nodes
         asked.nvml_timeout = self.site["nvidia", "nvml-timeout"]
         asked.search = self.site["nvidia", "library-search-path"]
         asked.extra = self.site["nvidia", "extra-libraries"]
@@ -233,6 +233,13 @@ class _Stage:
 
             self._libraries = Libraries()
         return self._libraries
+
+    @property
+    def new_nodes(self) -> bool:
+        """Whether nodes can be made in the container; the host's are bound else."""
+        linux = self.config.get("linux") or {}
+        mapped = any(space["type"] == "user" for space in linux.get("namespaces") or ())
+        return not (mapped or self.caller.rootless or os.geteuid())
 
     def hooks(self, sections: list[Section]) -> list[Section]:
         """The sections, with the work of NVIDIA's hooks in place of the hooks."""
@@ -298,10 +305,16 @@ class _Stage:
         if not chosen:
             self.notes.leave_out(asked.origin, "this host has no RDMA device")
             return []
+        self.fabric = True
         self.nics = [one.device.pci for one in chosen if one.device.pci is not None]
         sections = [edits.node_edits(nodes)]
         if exclusive.own_network(self.config, more) and exclusive.active(self.host):
-            why = exclusive.refusal(asked, self.site["rdma", "move"], rootless=self.caller.rootless)
+            why = exclusive.refusal(
+                asked,
+                self.site["rdma", "move"],
+                rootless=self.caller.rootless,
+                foreign=self.caller.foreign,
+            )
             if why and asked.explicit:
                 raise ConfigError(asked.where, why)
             if why:
@@ -319,7 +332,20 @@ class _Stage:
             sections.append(rdma.view_edits(self.host, chosen, found, self.tree))
         sections.append(rdma.memlock_edits(self.site["rdma", "memlock"]))
         if self.site["rdma", "hints"]:
-            sections.append(rdma.hint_edits(chosen))
+            from ocirt_hpc import hints
+
+            with Image(self.caller.rootfs) as image:
+                made = hints.edits(
+                    self.host,
+                    chosen,
+                    self.notes,
+                    asked.origin,
+                    image,
+                    self.config,
+                    more,
+                    own_network=exclusive.own_network(self.config, more),
+                )
+            sections.append(made)
         return [(asked.origin, section) for section in sections]
 
     def cpuset(self) -> list[Section]:
@@ -360,13 +386,10 @@ class _Stage:
 
     def kinds(self) -> list[Section]:
         """Devices that are nodes and nothing more."""
-        from ocirt_hpc import kinds
-
-        rows = {**kinds.KINDS, **self.site.kinds}
         sections: list[Section] = []
-        found = kinds.asked(self.config, rows, self.notes, env_requests=self.env_requests)
+        found = kinds.asked(self.config, self.rows, self.notes, env_requests=self.env_requests)
         for name, asked in found:
-            made = kinds.edits(self.host, name, rows[name], asked)
+            made = kinds.edits(self.host, name, self.rows[name], asked, new_nodes=self.new_nodes)
             if made is None:
                 with At(asked.where):
                     self.notes.missing(asked, "this host has no such device")
@@ -427,6 +450,22 @@ class _Stage:
             self.notes.rules.update({origin: rule for origin, _ in sections})
         return [section for _, sections in made for section in sections]
 
+    def hugepages(self) -> list[Section]:
+        """A file system of huge pages."""
+        setting = self.site["rdma", "hugepages"]
+        if setting != "always" and request.annotation(self.config, request.HUGEPAGES) is None:
+            return []
+        from ocirt_hpc import hugepages
+
+        return hugepages.sections(
+            self.config,
+            self.host,
+            self.notes,
+            setting,
+            rdma=self.fabric,
+            rootless=self.caller.rootless,
+        )
+
     def launcher(self, more: list[Section]) -> list[Section]:
         """What a launcher of MPI has for its ranks; `more` as for `rdma`."""
         if not self.pmi:
@@ -457,13 +496,15 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
     stage = _Stage(config, caller)
     sections = stage.cdi()
     if stage.site["stage", "enabled"]:
+        request.check(config, stage.rows)
         if request.is_sandbox(config):
             stage.notes.skip("annotations", "the sandbox of a pod uses no devices")
             sections += stage.parts()
         else:
             sections += stage.nvidia()
             more = stage.kinds() + stage.parts()
-            sections += stage.rdma(more) + more + stage.cpuset() + stage.launcher(more)
+            sections += stage.rdma(more) + more + stage.hugepages()
+            sections += stage.cpuset() + stage.launcher(more)
         if stage.site["nvidia", "emulate-hooks"]:
             sections = stage.hooks(sections)
         sections += stage.loader()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from ocirt import system as os
 from ocirt.errors import ConfigError
-from ocirt_hpc import loader
+from ocirt_hpc import loader, rdma
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def provider(host: Host, chosen: Chosen) -> str:
     name = chosen.device.name
     if chosen.device.pci is None:
         return name.rstrip("0123456789")
-    driver = os.path.basename(host.resolve(f"{chosen.device.pci.path}/driver"))
+    driver = rdma.driver(host, chosen.device)
     return PROVIDERS.get(driver, driver.removesuffix("_core").removesuffix("_ib"))
 
 

@@ -91,6 +91,24 @@ def test_a_program_runs_near_its_gpu(runtime, bundle, site):
     assert run(runtime, options, b).out.split()[1::2] == ["0", "0"]
 
 
+@pytest.mark.skipif(
+    "hugetlbfs" not in Path("/proc/filesystems").read_text(), reason="a kernel without huge pages"
+)
+def test_huge_pages_are_the_users_own(runtime, bundle, site):
+    node = machines.Machine(site.path / "node")
+    node.write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "8\n")
+    options = site('[stage]\nhost-root = "HERE/node"\n')
+    script = "grep hugetlbfs /proc/mounts; touch /dev/hugepages/mine && ls /dev/hugepages"
+    user = {"uid": 1000, "gid": 100}
+    b = bundle.sh(script, process={"user": user, "capabilities": {}})
+    b.patch(annotations={"ocirt.hpc/hugepages": "true"})
+    result = run(runtime, options, b)
+    _, place, kind, how, *_, seen = result.out.split()
+    assert (place, kind, seen) == ("/dev/hugepages", "hugetlbfs", "mine"), result
+    wanted = {"rw", "nosuid", "nodev", "noexec", "uid=1000", "gid=100", "mode=770"}
+    assert wanted <= set(how.split(","))
+
+
 def test_a_hook_of_the_site_runs(runtime, bundle, site):
     hook = site.path / "hook"
     hook.touch(mode=0o755)

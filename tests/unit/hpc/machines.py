@@ -182,12 +182,23 @@ class Machine:
         layer: str = "InfiniBand",
         bridges: str = "",
         numa: int = 0,
+        net: str = "",
+        gids: tuple[tuple[str, str], ...] = (),
+        driver: str = "",
+        model: int = 0,
     ) -> None:
-        """Put an RDMA device into the machine; without an address it is a soft one."""
+        """Put an RDMA device into the machine; without an address it is a soft one.
+
+        net: its network device.  gids: (address, type) of each port, from index 0 on; "" is free.
+        """
         number = len(list((self.root / "sys/class/infiniband_verbs").glob("uverbs*")))
         if address:
             files = {"vendor": "0x15b3", "class": "0x020700", "numa_node": numa, **LINK}
-            path = self.pci(address, bridges, **files)
+            path = self.pci(address, bridges, device=f"{model:#06x}", **files)
+            if net:
+                self.write(f"{path}/net/{net}/operstate", "up\n")
+            if driver:
+                self.link(f"{path}/driver", f"/sys/bus/pci/drivers/{driver}")
         else:
             path = f"/sys/devices/virtual/infiniband/{name}"
         base = f"{path}/infiniband/{name}" if address else path
@@ -196,6 +207,12 @@ class Machine:
             self.write(f"{base}/ports/{port}/state", f"{state}\n")
             self.write(f"{base}/ports/{port}/link_layer", f"{layer}\n")
             self.write(f"{base}/ports/{port}/rate", "200 Gb/sec (4X HDR)\n")
+            for index, (gid, kind) in enumerate((*gids, *[("", "")] * 12) if gids else ()):
+                place = f"{base}/ports/{port}"
+                self.write(f"{place}/gids/{index}", f"{gid or '0000' + 7 * ':0000'}\n")
+                if gid:
+                    self.write(f"{place}/gid_attrs/types/{index}", f"{kind}\n")
+                    self.write(f"{place}/gid_attrs/ndevs/{index}", f"{net}\n")
         if address:
             self.link(f"{base}/device", "../..")
         self.link(f"/sys/class/infiniband/{name}", f"../..{base.removeprefix('/sys')}")

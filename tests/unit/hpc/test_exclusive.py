@@ -94,6 +94,23 @@ def test_without_roots_rights_none_moves(machine, tmp_path):
         run(machine, tmp_path, annotations={"ocirt.hpc/rdma": "mlx5_0"}, rootless=True)
 
 
+def test_a_filter_for_another_runtime_moves_nothing(machine, tmp_path, capfd):
+    with pytest.raises(ConfigError) as caught:
+        run(machine, tmp_path, annotations={"ocirt.hpc/rdma": "mlx5_0"}, foreign=True)
+    assert str(caught.value) == (
+        "annotations.ocirt.hpc/rdma: RDMA devices are the host's network namespace's alone"
+        " (rdma system), and another runtime moves none: use the host's network"
+    )
+    applied = run(machine, tmp_path, annotations={"ocirt.hpc/rdma": "all"}, foreign=True)
+    assert "devices" not in applied.config["linux"]
+    assert capfd.readouterr().err.count("another runtime moves none") == 1
+    inside = [{"type": "mount"}]
+    applied = run(
+        machine, tmp_path, annotations={"ocirt.hpc/rdma": "all"}, foreign=True, namespaces=inside
+    )
+    assert len(applied.config["linux"]["devices"]) == 3
+
+
 def test_a_device_on_its_way_back_is_waited_for(machine, monkeypatch):
     from time import sleep
 

@@ -29,11 +29,15 @@ def asked(env=(), rows=kinds.KINDS, annotations=None, **options):
     return [(name, one.names) for name, one in found]
 
 
-def given(machine, name, value, rows=kinds.KINDS):
+def made(machine, name, value, rows=kinds.KINDS, *, new_nodes=True):
     config = {"annotations": {f"ocirt.hpc/{name}": value}}
     ((_, one),) = kinds.asked(config, rows, Notes(), env_requests=False)
-    made = kinds.edits(machine.host(), name, rows[name], one)
-    return made and [node.path for node in made[1]]
+    return kinds.edits(machine.host(), name, rows[name], one, new_nodes=new_nodes)
+
+
+def given(machine, name, value, rows=kinds.KINDS, **options):
+    found = made(machine, name, value, rows, **options)
+    return found and [node.path for node in found[1]]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,84 @@ def test_nodes_by_number(machine):
     assert given(machine, "gaudi", "10") == ["/dev/accel/accel10", "/dev/accel/accel_controlD10"]
 
 
+def accelerator(machine, number, address, vendor):
+    """Put an accelerator of the kernel's class `accel` on the bus."""
+    path = machine.pci(address, vendor=vendor)
+    machine.link(f"/sys/dev/char/261:{number}", f"../../..{path}/accel/accel{number}")
+    machine.link(f"{path}/accel/accel{number}/device", "../..")
+    add(machine, f"/dev/accel/accel{number}", 261, number)
+
+
+def test_an_accelerator_of_another_vendor_is_no_gaudi(machine):
+    accelerator(machine, 0, "0000:00:0b.0", "0x8086")
+    accelerator(machine, 1, "0000:19:00.0", "0x1da3")
+    add(machine, "/dev/accel/accel_controlD1", 261, 65)
+    assert given(machine, "gaudi", "all") == ["/dev/accel/accel1", "/dev/accel/accel_controlD1"]
+    assert given(machine, "gaudi", "0000:19:00.0") == given(machine, "gaudi", "1")
+    with pytest.raises(ConfigError, match=r'no gaudi device "0" \(have 1\)'):
+        given(machine, "gaudi", "0")
+    assert given(machine, "intel", "all") is None
+
+
+def test_gaudi_before_linux_had_accelerators(machine):
+    add(machine, "/dev/hl0", 511, 0)
+    add(machine, "/dev/hl_controlD0", 511, 1)
+    assert given(machine, "gaudi", "0") == ["/dev/hl0", "/dev/hl_controlD0"]
+
+
+def amd(machine, places, *, partitions=0):
+    """Put GPUs on the bus, and kfd's view of them; each with so many partitions more."""
+    minor = 128
+    for number, address in enumerate(places):
+        path = machine.pci(address, vendor="0x1002")
+        for part in range(partitions + 1):
+            if part:
+                folder = f"/sys/devices/platform/amdgpu_xcp_{number * partitions + part - 1}"
+            else:
+                folder = path
+                machine.node(f"/dev/dri/card{number}", 226, number)
+                machine.write(f"{folder}/drm/card{number}/dev", "")
+            machine.write(f"{folder}/drm/renderD{minor}/dev", "")
+            machine.node(f"/dev/dri/renderD{minor}", 226, minor)
+            machine.write(
+                f"/sys/class/kfd/kfd/topology/nodes/{minor - 126}/properties",
+                f"simd_count 304\ndrm_render_minor {minor}\nunique_id {0xABC0 + number}\n",
+            )
+            minor += 1
+    machine.write("/sys/class/kfd/kfd/topology/nodes/0/properties", "drm_render_minor 0\n")
+    machine.node("/dev/kfd", 236, 0)
+
+
+def render(paths):
+    return [path for path in paths if "render" in path]
+
+
+def test_partitions_of_a_gpu_come_after_it(machine):
+    amd(machine, ["0000:05:00.0", "0000:26:00.0"], partitions=2)
+    every = [f"/dev/dri/renderD{minor}" for minor in range(128, 134)]
+    assert render(given(machine, "amd", "all")) == every
+    assert given(machine, "amd", "1") == ["/dev/dri/renderD129", "/dev/kfd"]
+    assert given(machine, "amd", "3")[0] == "/dev/dri/card1"
+
+
+def test_a_gpu_by_its_unique_id_is_all_of_it(machine):
+    amd(machine, ["0000:05:00.0", "0000:26:00.0"], partitions=1)
+    wanted = ["/dev/dri/renderD130", "/dev/dri/renderD131"]
+    assert render(given(machine, "amd", "0x000000000000ABC1")) == wanted
+    assert render(given(machine, "amd", "0xabc1")) == wanted
+    for word in ("0xabc9", "0x", "0xnode", "0x" + "0" * 16):
+        with pytest.raises(ConfigError, match="there is no amd device"):
+            given(machine, "amd", word)
+
+
+def test_a_gpu_that_kfd_does_not_know_has_no_number(machine):
+    amd(machine, ["0000:26:00.0"])
+    path = machine.pci("0000:05:00.0", vendor="0x1002")  # for a screen
+    machine.write(f"{path}/drm/card7/dev", "")
+    machine.node("/dev/dri/card7", 226, 7)
+    assert given(machine, "amd", "0")[0] == "/dev/dri/card0"
+
+
 def test_gpus_on_the_bus_and_the_node_that_comes_with_all(machine):
     for number, address in enumerate(("0000:03:00.0", "0000:83:00.0")):
         path = machine.pci(address, vendor="0x1002")
@@ -113,6 +195,43 @@ def test_a_device_that_there_is_not_is_an_error(machine, word):
         return
     with pytest.raises(ConfigError, match=r'there is no cxi device ".*" \(have 0, 1\)'):
         given(machine, "cxi", word)
+
+
+def test_a_node_that_nobody_has_made_yet(machine):
+    """The driver of GDRCopy makes none, and comes without a rule for udev."""
+    assert given(machine, "gdrcopy", "all") is None
+    machine.devices["gdrdrv"] = 511
+    (node,) = made(machine, "gdrcopy", "all")[1]
+    assert (node.path, node.major, node.minor, node.there) == ("/dev/gdrdrv", 511, 0, False)
+    assert given(machine, "gdrcopy", "all", new_nodes=False) is None
+    machine.node("/dev/gdrdrv", 510, 0, 0o660)
+    (node,) = made(machine, "gdrcopy", "all")[1]
+    assert (node.major, node.there) == (510, True)
+
+
+def test_variables_name_the_chosen(machine):
+    for number in (0, 1):
+        add(machine, f"/dev/cxi{number}", 240, number)
+        add(machine, f"/dev/hfi1_{number}", 241, number)
+
+    def env(name, value):
+        return made(machine, name, value)[2]["envDefault"]
+
+    assert env("cxi", "all") == ["FI_PROVIDER=cxi", "FI_CXI_DEVICE_NAME=cxi0,cxi1"]
+    assert env("cxi", "1") == ["FI_PROVIDER=cxi", "FI_CXI_DEVICE_NAME=cxi1"]
+    assert env("hfi", "1") == ["HFI_UNIT=1"]
+    assert env("hfi", "all") == []
+
+
+def test_vfio_by_group_or_by_device(machine):
+    for path, minor in (("/dev/vfio/17", 0), ("/dev/vfio/noiommu-18", 1)):
+        add(machine, path, 243, minor)
+    add(machine, "/dev/vfio/devices/vfio0", 244, 0)
+    machine.node("/dev/vfio/vfio", 10, 196)
+    machine.node("/dev/iommu", 10, 125)
+    rows = {name: {**kinds.KINDS[name], "allowed": True} for name in ("vfio", "iommufd")}
+    assert given(machine, "vfio", "all", rows) == ["/dev/vfio/17", "/dev/vfio/vfio"]
+    assert given(machine, "iommufd", "0", rows) == ["/dev/vfio/devices/vfio0", "/dev/iommu"]
 
 
 def test_all_of_nothing_is_nothing(machine):

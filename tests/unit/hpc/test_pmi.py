@@ -61,6 +61,7 @@ def test_the_folder_of_a_pmix_server_is_where_it_was(machine):
         "PALS_SPOOL_DIR": "/tmp/pals",
         "SLURM_JOB_ID": "7",
         "SLURM_STEP_ID": "0",
+        "SLINGSHOT_VNIS": "1032",
         "PMIX_SECURITY_MODE": "munge,native",
         "PMIX_GDS_MODULE": "hash",
         "PMIX_PTL_MODULE": "tcp",
@@ -77,6 +78,7 @@ def test_the_folder_of_a_pmix_server_is_where_it_was(machine):
         "hostPath": f"{machine.root}/var/spool/pmix.7.0",
         "options": ["bind", "rw", "rslave", "nosuid", "nodev"],
     }
+    assert "SLINGSHOT_VNIS=1032" in made["env"]
     assert made["envDefault"] == [
         "PMIX_MCA_ptl=tcp", "PMIX_MCA_psec=munge,native", "PMIX_MCA_gds=hash",
     ]  # fmt: skip

@@ -213,19 +213,6 @@ def test_all_devices_need_no_view(tmp_path):
     assert not tree
 
 
-def test_hints_name_ports(tmp_path):
-    machine = Machine(tmp_path)
-    machine.nic("mlx5_0", "0000:41:00.0", ports=2)
-    found = rdma.find(machine.host())
-    assert rdma.hint_edits(rdma.choose(found, ["mlx5_0:2"])) == {
-        "envDefault": ["UCX_NET_DEVICES=mlx5_0:2", "NCCL_IB_HCA==mlx5_0:2"]
-    }
-    assert rdma.hint_edits(rdma.choose(found, ["all"]))["envDefault"][0] == (
-        "UCX_NET_DEVICES=mlx5_0:1,mlx5_0:2"
-    )
-    assert rdma.hint_edits([]) == {}
-
-
 def test_memory_that_can_be_pinned(monkeypatch):
     monkeypatch.setattr(rdma, "highest", lambda name: rdma.UNLIMITED)
 

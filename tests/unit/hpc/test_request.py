@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from ocirt_hpc import request
 from ocirt_hpc.notes import Notes
 
+from ocirt.cli import hpc as cli
 from ocirt.errors import ConfigError
+from tests.unit.hpc.machines import Machine
+from tests.unit.hpc.sites import Place
 
 
 def test_options_count_once_and_keep_their_order():
@@ -70,3 +76,32 @@ def test_a_list_has_commas_or_blanks():
 )
 def test_a_sandbox_is_known_by_its_engines_word(key, value, is_one):
     assert request.is_sandbox({"annotations": {key: value}}) is is_one
+
+
+# --- annotations of ours
+
+
+@pytest.mark.parametrize("key", ["gpu", "GPUS", "", "gpus/", "cxi2", "rdma-handle"])
+def test_a_misspelt_annotation_is_an_error(key):
+    config = {"annotations": {"org.example/gpu": "1", f"ocirt.hpc/{key}": "all"}}
+    with pytest.raises(ConfigError) as caught:
+        request.check(config, ["cxi"])
+    assert str(caught.value).startswith(
+        f"annotations.ocirt.hpc/{key}: unknown annotation (have cpuset, cxi, enabled, "
+    )
+
+
+def test_the_stage_asks_for_that(tmp_path):
+    place = Place(tmp_path, Machine(tmp_path / "host"))
+    with pytest.raises(ConfigError, match="unknown annotation"):
+        place.ask("", annotations={"ocirt.hpc/gpu": "all"})
+    fpga = '[device.fpga]\nfind = "/dev/fpga#"\n'
+    assert place.ask(fpga, annotations={"ocirt.hpc/fpga": "none"}) is None
+    assert place.ask("[stage]\nenabled = false\n", annotations={"ocirt.hpc/gpu": "1"}) is None
+
+
+def test_every_annotation_of_ours_is_known():
+    home = Path(request.__file__).parent
+    texts = [path.read_text() for path in (*home.rglob("*.py"), Path(cli.__file__))]
+    used = {word for text in texts for word in re.findall(r'"ocirt\.hpc/([a-z-]+)"', text)}
+    assert used == set(request.WORDS)
