@@ -228,7 +228,14 @@ def delete(root: str, container_id: str, force: bool) -> list[HookError]:
             raise _not_stopped(container_id, state.CREATING)
         container = _lock(container, root)
     except NotFound:
-        _sweep(root, container_id)
+        path = os.path.join(root, container_id)
+        if state.owner(path) == os.geteuid():
+            from ocirt import lost
+
+            if lost.end(path, container_id, force):
+                state.remove_directory(path)
+            else:
+                _sweep(path)
         if force:
             return []
         raise
@@ -237,7 +244,11 @@ def delete(root: str, container_id: str, force: bool) -> list[HookError]:
             raise
         # The record cannot be read: a full disk, a foreign hand.  What it knew is lost, but the
         # id shall not be.
-        state.remove_directory(os.path.join(root, container_id))
+        from ocirt import lost
+
+        path = os.path.join(root, container_id)
+        lost.end(path, container_id, force)
+        state.remove_directory(path)
         return []
     status = container.status()
     if status == state.CREATING and not container.alive():
@@ -262,14 +273,9 @@ def _lock(container: Container, root: str) -> Container:
     return fresh
 
 
-def _sweep(root: str, container_id: str) -> None:
-    """Remove the directory that a killed `create` left without a record."""
-    path = os.path.join(root, container_id)
-    if state.owner(path) == os.geteuid() and set(os.listdir(path)) <= {
-        "exec.fifo",
-        "config.json",
-        "quick",
-    } | _half_written(path):
+def _sweep(path: str) -> None:
+    """Remove the directory that a killed `create` left without a record, of our own."""
+    if set(os.listdir(path)) <= {"exec.fifo", "config.json", "quick"} | _half_written(path):
         state.remove_directory(path)
 
 

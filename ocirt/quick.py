@@ -81,6 +81,25 @@ def record(container: Container, manager: Manager | None) -> bytes:
     return whole + _NUMBER.pack(int.from_bytes(whole, "big") % SUM)
 
 
+def parse(data: bytes) -> tuple[int, int, int, list[str]] | None:
+    """Return (flags, pid, start time, texts) of a whole record, whatever became of the state."""
+    end = len(data) - _NUMBER.size
+    if end < _HEAD.size:
+        return None
+    magic, size, flags, count, pid, start_time, *_ = _HEAD.unpack_from(data)
+    if (magic, size) != (MAGIC, len(data)):
+        return None
+    if _NUMBER.unpack_from(data, end) != (int.from_bytes(data[:end], "big") % SUM,):
+        return None
+    texts, place = [], _HEAD.size
+    for _ in range(count):
+        (length,) = _NUMBER.unpack_from(data, place)
+        place += _NUMBER.size
+        texts.append(data[place : place + length].decode("utf-8", "surrogateescape"))
+        place += length + 1
+    return flags, pid, start_time, texts
+
+
 def forget(container: Container) -> None:
     """Leave every verb to Python from here on."""
     try:

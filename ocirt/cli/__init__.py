@@ -177,7 +177,7 @@ def _misuse(error: UsageError, verb: str = "") -> int:
     except OSError:
         pass  # The line that engines read is the next one.
     log.error(reason)
-    return EXIT_CODES.get(verb, 1)
+    return 1
 
 
 def _fail(verb: str, message: str, code: int = 1) -> int:

@@ -119,16 +119,17 @@ def run(arguments: Arguments, settings: Settings) -> int:
 
 
 def from_file(path: str) -> dict[str, Any]:
-    """Return a part of linux.resources, checked as that of a config is."""
+    """Return a part of linux.resources, checked as that of a config is; without what is unknown."""
     from ocirt import shape
 
     if path == "-":
         change = jsonio.parse(sys.stdin.buffer.read(jsonio.LARGEST + 1))
     else:
         change = jsonio.load(path)
+    if change is None:
+        return {}
     shape.check(change, shape.RESOURCES, "linux.resources")
-    found: dict[str, Any] = change
-    return found
+    return {section: part for section, part in change.items() if section in shape.RESOURCES[0]}
 
 
 def from_options(arguments: Arguments) -> dict[str, Any]:

@@ -48,10 +48,13 @@ LAST = 64
 
 
 def parse(text: str) -> int:
-    """Return the number of a signal given as `15`, `TERM`, `SIGTERM`, `sigterm` or `RTMIN+3`."""
+    """Return the number of a signal given as `15`, `TERM`, `SIGTERM`, `sigterm` or `RTMIN+3`.
+
+    0 is one, too: the kernel only looks whether there is somebody to get it.
+    """
     if text.isascii() and text.isdigit():
         number = int(text)
-        if 0 < number <= LAST:
+        if number <= LAST:
             return number
     name = text.upper().removeprefix("SIG")
     if name in NUMBERS:

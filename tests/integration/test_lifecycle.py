@@ -237,6 +237,16 @@ def test_kill_knows_real_time_signals(runtime, bundle):
     assert runtime.status(b) == "running"
 
 
+def test_kill_with_signal_0_asks_whether_it_runs(runtime, bundle):
+    b = bundle.sleeping()
+    pid = runtime.started(b)
+    runtime.kill(b, "0")
+    assert runtime.status(b) == "running"
+    runtime.kill(b, "KILL")
+    runtime.wait(b, pid)
+    runtime.refuses("kill", b.id, "0", saying="container not running")
+
+
 @only_ocirt("runc 1.1 knows no RTMIN+n")
 def test_kill_knows_real_time_signals_by_name(runtime, bundle):
     b = bundle.sleeping()

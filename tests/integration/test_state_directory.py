@@ -103,6 +103,68 @@ def test_a_record_that_was_cut_off(runtime, bundle, part):
     runtime.host.sweep()  # the cgroup was known to the record alone
 
 
+def lose(folder, how):
+    path = os.path.join(folder, "state.json")
+    if how == "gone":
+        os.unlink(path)
+    else:
+        os.truncate(path, {"empty": 0, "half": 50}[how])
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["running", "paused"])
+@pytest.mark.parametrize("how", ["gone", "empty", "half"])
+def test_what_runs_without_a_state_is_ended_by_force(runtime, bundle, how, paused):
+    """The launcher's record still tells its init and its cgroup, both beyond doubt."""
+    b = bundle.sh("sleep 1000 & exec sleep 1000")
+    pid = runtime.started(b)
+    if paused:
+        runtime.ok("pause", b.id)
+    lose(folder_of(runtime, b), how)
+    result = runtime("delete", b.id)
+    assert result.code == 1
+    assert "does not exist" not in result.error, "engines would take it for deleted"
+    assert os.path.exists(f"/proc/{pid}")
+    runtime.ok("delete", "--force", b.id)
+    runtime.wait(b, pid)
+    assert runtime.host.leftovers() == []
+
+
+@pytest.mark.parametrize("change", ["no record", "garbled", "another's"])
+def test_what_runs_without_any_record_is_left_with_a_warning(runtime, bundle, change):
+    b, other = bundle.sleeping(), bundle.sleeping()
+    pid, living = runtime.started(b), runtime.started(other)
+    folder = folder_of(runtime, b)
+    path = os.path.join(folder, "quick")
+    if change == "no record":
+        os.unlink(path)
+    elif change == "garbled":
+        with open(path, "r+b") as file:
+            file.seek(40)
+            file.write(b"\xff")
+    else:
+        shutil.copy(os.path.join(folder_of(runtime, other), "quick"), path)
+    lose(folder, "gone")
+    result = runtime.ok("delete", "--force", b.id)
+    assert "the state is lost" in result.log[-1]["msg"]
+    assert not os.path.exists(folder)
+    assert runtime.status(other) == "running"
+    for each in (pid, living):
+        os.kill(each, signal.SIGKILL)
+        runtime.wait(b, each)
+    runtime.delete(other)
+    runtime.host.sweep()
+
+
+def test_a_number_of_somebody_else_is_left_alone_without_a_state(runtime, bundle):
+    b = bundle.sleeping()
+    pid = runtime.started(b)
+    os.kill(pid, signal.SIGKILL)
+    runtime.wait(b, pid)
+    lose(folder_of(runtime, b), "gone")
+    runtime.refuses("delete", b.id, saying="container does not exist")
+    assert runtime.host.leftovers() == []
+
+
 @pytest.mark.parametrize("text", [b"", b"OCQ1" + b"\xff" * 200])
 def test_without_the_launchers_record_python_does_the_verbs(runtime, bundle, text):
     b = bundle("true")

@@ -347,6 +347,21 @@ def test_a_file_that_cannot_be_meant(runtime, made, text, ours):
     assert limits(made) == before
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "{}",
+        '{"new": 1, "newer": [1], "newest": {"a": null}}',
+        '{"memory": null, "cpu": {}}',
+    ],
+)
+def test_what_nobody_knows_or_is_null_changes_nothing(runtime, made, text):
+    before = limits(made)
+    runtime.ok("update", "-r", "-", made.id, input=text)
+    assert limits(made) == before
+
+
 @only_ocirt("others leave it to the kernel, whose bounds depend on the scheduler")
 def test_what_create_would_refuse_is_refused(runtime, made):
     runtime.refuses(
