@@ -185,6 +185,13 @@ def test_the_bare_tree_fills_in_what_the_virtual_machine_has_not_run(sources, ru
     table = engines.Table(engines.rows(sources), engines.merge(runs))
     assert cell(sources, runs)[0] == "**1/2**°"
     assert [line.split(": ")[1] for line in table.behind()] == [CASES[1]]
+    assert "\n°: on the cgroup v2 tree" in table.text()
+    assert "* this machine, cgroup v2 tree: " in table.text()
+    keep(runs, "vm-ocirt-5.jsonl", dict.fromkeys(CASES, "pass"), cgroup="v2")
+    keep(runs, "vm-runc-6.jsonl", dict.fromkeys(CASES, "pass"), "runc version 1.1", cgroup="v2")
+    text = engines.Table(engines.rows(sources), engines.merge(runs)).text()
+    assert "°" not in text
+    assert "cgroup v2 tree" not in text
 
 
 def test_the_program_checks_and_writes(sources, runs, monkeypatch, tmp_path, capsys):
