@@ -80,6 +80,20 @@ def rootfs(config: dict[str, Any], bundle: str) -> str:
     return path
 
 
+def dev_mount(config: dict[str, Any]) -> int | None:
+    """Return the place in `mounts` of the host's own /dev, if that is the container's /dev.
+
+    Nothing may be made in it then.
+    """
+    found = None
+    for index, mount in enumerate(config.get("mounts") or ()):
+        if mount["destination"].rstrip("/") == "/dev":
+            options = mount.get("options") or ()
+            bound = mount.get("type") == "bind" or "bind" in options or "rbind" in options
+            found = index if bound else None
+    return found
+
+
 def _kind(path: str, follow: bool = True) -> int:
     try:
         return os.stat(path, follow_symlinks=follow).st_mode & S_IFMT

@@ -39,11 +39,13 @@ class Chosen:
     """What a container gets of the site's, and what allows it.
 
     parts: (part, what allows it).  site: what allows the site's own part; "" when it is not given.
+    profile: the name of the one that was asked for, or "".
     """
 
     def __init__(self) -> None:
         self.parts: list[tuple[Part, str]] = []
         self.site = ""
+        self.profile = ""
 
 
 def choose(
@@ -77,6 +79,7 @@ def choose(
     if named:
         part, where, rule = named
         chosen.parts.append((part, rule))
+        chosen.profile = next(name for name, one in site.profiles.items() if one is part)
         for name in part.get("modules"):
             _add(modules, site, name, rule)
     # Modules of variables come beside the others: they tell what is in use, not what is wished.

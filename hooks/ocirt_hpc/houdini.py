@@ -16,7 +16,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TRUE = ("1", "t", "true", "yes", "on")
+TRUE = ("1", "t", "T", "TRUE", "true", "True")  # as Go's strconv.ParseBool has it
+FALSE = ("0", "f", "F", "FALSE", "false", "False")
+
+GPUS, COUNT = "NVIDIA_VISIBLE_DEVICES", "HOUDINI_GPU_REQUESTED"
+LIBCUDA = "libcuda"  # which needs no word here: it is found by itself
+
+SWITCHES = (
+    ("default", "force-houdini"), ("default", "force-environment"), ("gpu", "force-environment"),
+    ("user", "set-home-env"),
+)  # fmt: skip
 
 # (section, key) -> why nothing comes of it here
 WITHOUT: dict[tuple[str, str], str] = {
@@ -32,16 +41,15 @@ WITHOUT: dict[tuple[str, str], str] = {
     ("gpu", "force"): 'Houdini never reads it; nvidia.request-default = "all" would'
     " give GPUs to who asks for none",
     ("gpu", "trigger-label"): "no engine hands labels to runtimes; say --annotation"
-    " ocirt.hpc/gpus=all",
-    ("gpu", "cuda-files"): "the driver's files are found by themselves, by capability",
-    ("gpu", "cuda-libpath"): "the driver's files are found by themselves, by capability",
+    " ocirt.hpc/modules=gpu",
 }
 
 KNOWN = {
     "default": ("force-houdini", "trigger-env", "mounts", "environment", "force-environment",
                 "devices"),
     "user": ("mode", "default", "key", "set-home-env"),
-    "gpu": ("trigger-env", "mounts", "environment", "force-environment"),
+    "gpu": ("trigger-env", "mounts", "environment", "force-environment", "cuda-files",
+            "cuda-libpath"),
 }  # fmt: skip
 
 HEADING = """\
@@ -68,7 +76,7 @@ class _Ini:
             if not equals:
                 self.notes.append(f"line {number} is no setting: {line}")
                 continue
-            value = value.strip()
+            value = _without_comment(value.strip(), "#" if key.strip() == "environment" else "#;")
             if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
                 value = value[1:-1]
             self.values[section, key.strip().lower()] = value
@@ -77,7 +85,7 @@ class _Ini:
         return self.values.get((section, key)) or default
 
     def true(self, section: str, key: str) -> bool:
-        return self.get(section, key).lower() in TRUE
+        return self.get(section, key) in TRUE
 
     def items(self, section: str, key: str) -> list[str]:
         return [one.strip() for one in self.get(section, key).split(",") if one.strip()]
@@ -93,8 +101,11 @@ def convert(text: str) -> str:
             why = "Houdini has no such setting"
         if why is not None:
             notes.append(f"{section}.{key} = {value}: {why}")
-    gpu_trigger = ini.get("gpu", "trigger-env", "HOUDINI_GPU_ENABLED")
-    gpu = [gpu_trigger, "NVIDIA_VISIBLE_DEVICES"]
+    for section, key in SWITCHES:
+        value = ini.get(section, key)
+        if value and value not in (*TRUE, *FALSE):
+            notes.append(f"{section}.{key} = {value}: neither true nor false; counts as false")
+    gpu = [ini.get("gpu", "trigger-env", "HOUDINI_GPU_ENABLED"), GPUS, COUNT]
     lines = [
         "[stage]",
         f"trigger = {_quote('always' if ini.true('default', 'force-houdini') else 'requested')}",
@@ -103,41 +114,96 @@ def convert(text: str) -> str:
         "",
     ]  # fmt: skip
     notes.append(
-        "HOUDINI_GPU_REQUESTED (N free GPUs): a scheduler has to hand them out; name GPUs instead"
+        f"{COUNT} (N free GPUs) brings mounts and variables alone: a scheduler has to hand GPUs"
+        " out; name them instead"
     )
     lines += _user(ini, notes)
+    lines += _libraries(ini, notes)
     lines += _part(ini, "default", "", notes)
     more = _part(ini, "gpu", "module.gpu.", notes)
-    if more:
-        lines += ["[module.gpu]", f"trigger-env = {_list(gpu)}", "", *more]
+    # Houdini takes these from the variables that it has just set.
+    default, own = (_environment(ini, section, []) for section in ("default", "gpu"))
+    wanted = {**own, **default} if not ini.true("gpu", "force-environment") else {**default, **own}
+    gpus = wanted.get(GPUS, "")
+    gpus = "" if gpus in ("none", "void") else gpus
+    if more or gpus:
+        lines += ["[module.gpu]", f"trigger-env = {_list(gpu)}"]
+        lines += [f"gpus = {_quote(gpus)}"] if gpus else []
+        lines += ["", *more]
+    if any("[[" in line and "mounts" in line for line in lines):
+        notes.append("Docker makes a source of a mount that is not there; here it is an error")
     comments = [f"# {_plain(note)}" for note in notes]
     return "\n".join([HEADING + "#", "# Without a counterpart:", *comments, "", *lines]) + "\n"
 
 
+def _without_comment(value: str, signs: str) -> str:
+    """Return a value without what follows a sign of a comment after a blank."""
+    for index, sign in enumerate(value):
+        if sign in signs and (not index or value[index - 1] in " \t"):
+            return value[:index].rstrip()
+    return value
+
+
 def _user(ini: _Ini, notes: list[str]) -> list[str]:
-    """Word [user]; in Houdini `static` leaves the user alone."""
-    mode, value = ini.get("user", "mode", "static"), ini.get("user", "default")
-    found = {"static": "image", "default": "fixed", "env": "env"}.get(mode)
+    """Word [user]; in Houdini `static` sets user.default as it stands, `default` asks the host."""
+    mode, value = ini.get("user", "mode", "default"), ini.get("user", "default")
+    found = {"static": "fixed", "default": "fixed", "env": "env"}.get(mode)
     if found is None:
         notes.append(f"user.mode = {mode}: Houdini has no such mode; the user stays")
-        found = "image"
-    if found == "fixed" and not value:
-        notes.append("user.mode = default: there is no user.default; the user stays")
-        found = "image"
-    lines = ["[user]", f"mode = {_quote(found)}"]
-    if found == "fixed":
+    elif found == "fixed" and not value:
+        if ini.get("user", "mode"):
+            notes.append(f"user.mode = {mode}: there is no user.default; the user stays")
+        found = None
+    who, colon, group = value.partition(":")
+    if value and not who.isdecimal():
+        if colon and mode != "static":
+            notes.append(f"user.default = {value}: the group is that of the host's user {who}")
+        elif mode == "static":
+            notes.append(f"user.default = {value}: the host is asked, not the image")
+        value = who
+    elif colon and not group.isdecimal():
+        notes.append(f"user.default = {value}: a group is a number here; the host is asked for it")
+        value = who
+    elif value and mode != "static":
+        notes.append(f"user.default = {value}: numbers are taken; Houdini fails to look them up")
+    lines = ["[user]", f"mode = {_quote(found or 'image')}"]
+    if found and value:
         lines.append(f"value = {_quote(value)}")
     elif value:
-        notes.append(f"user.default = {value}: only user.mode = default reads it")
+        notes.append(f"user.default = {value}: only the modes static, default and env read it")
     if found == "env":
         lines.append(f"variable = {_quote(ini.get('user', 'key', 'HOUDINI_USER'))}")
         notes.append("a variable cannot ask for root; Houdini let it")
     elif ini.get("user", "key"):
         notes.append(f"user.key = {ini.get('user', 'key')}: only user.mode = env reads it")
-    if ini.get("user", "keep-user-label") or ini.get("user", "keep-user-env"):
+    if found:
         lines.append("keep = true")
-    if ini.true("user", "set-home-env"):
+    if ini.true("user", "set-home-env") and mode == "static":
+        notes.append("user.set-home-env: not in mode static")
+    elif ini.true("user", "set-home-env") and found:
         lines.append("set-home = true")
+    return [*lines, ""]
+
+
+def _libraries(ini: _Ini, notes: list[str]) -> list[str]:
+    """Word gpu.cuda-files, beginnings of names, and gpu.cuda-libpath, which Houdini walks."""
+    files = ini.items("gpu", "cuda-files") or [LIBCUDA]
+    folders = []
+    for folder in ini.items("gpu", "cuda-libpath"):
+        try:
+            parts.path(folder)
+        except ConfigError as error:
+            notes.append(f"gpu.cuda-libpath: {error}; left out")
+            continue
+        folders.append(folder.rstrip("/") or "/")
+    if not folders:
+        if ini.get("gpu", "cuda-files"):
+            notes.append("gpu.cuda-files: there is no gpu.cuda-libpath, and Houdini looks nowhere")
+        return []
+    notes.append("gpu.cuda-libpath: folders below these are not searched; name them as well")
+    extra = [f"{name}*.so*" for name in files if name != LIBCUDA and "/" not in name]
+    lines = ["[nvidia]", f"library-search-path = {_list(folders)}"]
+    lines += [f"extra-libraries = {_list(extra)}"] if extra else []
     return [*lines, ""]
 
 

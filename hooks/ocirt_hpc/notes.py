@@ -76,6 +76,11 @@ class Notes:
         """Note what would do the container good, and is not done."""
         self.advice.append((origin, what))
 
+    def warn(self, origin: str, what: str) -> None:
+        """Note and tell what the container is not kept from."""
+        log.warning(f"{origin}: {what}")
+        self.advice.append((origin, what))
+
     def report(self, sections: list[Section], config: dict[str, Any]) -> list[dict[str, Any]]:
         """Return a row for each edit of a config: what it is, who asked for it, what allowed it."""
         rows = []

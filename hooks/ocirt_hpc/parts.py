@@ -13,14 +13,18 @@ from __future__ import annotations
 from ocirt import system as os
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import edits, swap
+from ocirt_hpc.choice import NO
 from ocirt_hpc.limits import UNLIMITED, highest
+from ocirt_hpc.request import NO_ENV
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
     from ocirt_hpc.edits import Section
     from ocirt_hpc.host import Host, Node
+    from ocirt_hpc.image import Image
     from ocirt_hpc.notes import Notes
 
 MOUNT: dict[str, tuple[object, str]] = {
@@ -29,6 +33,15 @@ MOUNT: dict[str, tuple[object, str]] = {
     "destination": ("",      "where it is in the container; the same path, when not given"),
     "options":     ([],      "as for mount(8); rbind, rslave, nosuid, nodev"),
     "if-exists":   (False,   "whether a host that lacks the source is no error"),
+    "when":        ({},      "conditions, which all have to hold"),
+}  # fmt: skip
+
+WHEN: dict[str, tuple[object, str]] = {
+    "env":         ("",      "NAME: a variable of any value but false, no, off, 0, none and void;"
+                             " or NAME=VALUE"),
+    "path":        ("",      "a path that the image has"),
+    "profile":     ("",      "the profile that the container has asked for"),
+    "device":      ("",      "a kind of devices that it gets: nvidia, rdma, amd, a CDI kind"),
 }  # fmt: skip
 
 DEVICE: dict[str, tuple[object, str]] = {
@@ -66,11 +79,13 @@ MODULE: dict[str, tuple[object, str]] = {
     **PART,
     "requires":    ([],   "modules that come before it"),
     "conflicts":   ([],   "modules that it cannot be with"),
+    "gpus":        ("",   "NVIDIA GPUs of a container that names none itself"),
     "trigger-env": ([],   "variables that ask for it, as policy.env-requests allows"),
 }  # fmt: skip
 PROFILE: dict[str, tuple[object, str]] = {
     **PART,
     "modules":         ([],   "modules that come with it"),
+    "gpus":            ("",   "NVIDIA GPUs of a container that names none itself"),
     "host-namespaces": ([],   "namespaces that the container shares with the host"),
     "allowed":         (True, "whether an annotation may ask for it; False: only --hpc-profile"),
 }  # fmt: skip
@@ -183,6 +198,21 @@ def _mount(item: dict[str, Any], where: str) -> None:
             raise ConfigError(
                 f"{where}.options", f'"{option}" would let the container change the host\'s mounts'
             )
+    when = item.get("when")
+    if when is not None:
+        _when(when, f"{where}.when")
+
+
+def _when(when: dict[str, Any], where: str) -> None:
+    settings(when, {field: default for field, (default, _) in WHEN.items()}, f"{where}.")
+    for field, value in when.items():
+        with At(f"{where}.{field}"):
+            if not value.partition("=")[0]:
+                raise ConfigError("names nothing")
+            if field == "path":
+                path(value)
+    if not when:
+        raise ConfigError(where, f"has no condition (have {', '.join(WHEN)})")
 
 
 def _device(item: dict[str, Any], where: str) -> None:
@@ -250,13 +280,8 @@ def sections(part: Part, host: Host, notes: Notes) -> list[Section]:
         where = edits.Place(f"{part.where}host-namespaces")
         made.append((where, {"dropNamespaces": part.get("host-namespaces")}))
     for index, item in enumerate(part.get("mounts")):
-        where = edits.Place(f"{part.where}mounts[{index}]")
-        if host.there(item["source"]):
-            made.append((where, {"mounts": [bind(host, item)]}))
-        elif item.get("if-exists"):
-            notes.skip(where, f"this host has no {item['source']}")
-        else:
-            raise ConfigError(where, f"this host has no {item['source']}")
+        if not item.get("when"):
+            made += _mounted(edits.Place(f"{part.where}mounts[{index}]"), item, host, notes)
     for table, values in part.get("env").items():
         for name in values:
             where = edits.Place(f"{part.where}env.{table}.{name}")
@@ -285,6 +310,65 @@ def sections(part: Part, host: Host, notes: Notes) -> list[Section]:
             wanted[end] = min(wanted[end], most)
         made.append((where, {"rlimits": [wanted]}))
     return made
+
+
+class Facts:
+    """What conditions are about: one container.
+
+    env: its variables, or None where none may decide.  profile: the one it has asked for, or "".
+    devices: the kinds of those that it gets.
+    """
+
+    def __init__(
+        self, env: dict[str, str] | None, image: Image, profile: str, devices: Collection[str]
+    ) -> None:
+        self.env = env
+        self.image = image
+        self.profile = profile
+        self.devices = devices
+
+    def against(self, when: dict[str, str]) -> str:
+        """Return why the conditions do not hold, or "" where they do."""
+        for field, wanted in when.items():
+            if field == "env":
+                name, equals, value = wanted.partition("=")
+                if self.env is None:
+                    return NO_ENV
+                held = self.env.get(name, "")
+                if equals and held != value:
+                    return f"{name} is not {value}"
+                if not equals and held.strip().lower() in NO:
+                    return f"{name} is not set"
+            elif field == "path" and not self.image.has(wanted):
+                return f"the image has no {wanted}"
+            elif field == "profile" and wanted != self.profile:
+                return f"the profile is {self.profile or 'none'}"
+            elif field == "device" and wanted not in self.devices:
+                return f"the container gets no device of the kind {wanted}"
+        return ""
+
+
+def conditional(part: Part, host: Host, notes: Notes, facts: Facts) -> list[Section]:
+    """Return the edits of the mounts of a part whose conditions hold, as `sections` does."""
+    made: list[Section] = []
+    for index, item in enumerate(part.get("mounts")):
+        if item.get("when"):
+            where = edits.Place(f"{part.where}mounts[{index}]")
+            why = facts.against(item["when"])
+            if why:
+                notes.skip(where, f"{item['source']}: {why}")
+            else:
+                made += _mounted(where, item, host, notes)
+    return made
+
+
+def _mounted(where: edits.Place, item: dict[str, Any], host: Host, notes: Notes) -> list[Section]:
+    if host.there(item["source"]):
+        return [(where, {"mounts": [bind(host, item)]})]
+    if not item.get("if-exists"):
+        raise ConfigError(where, f"this host has no {item['source']}")
+    notes.skip(where, f"this host has no {item['source']}")
+    return []
 
 
 def bind(host: Host, item: dict[str, Any]) -> dict[str, Any]:

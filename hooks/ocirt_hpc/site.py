@@ -46,7 +46,7 @@ KEYS: dict[tuple[str, str], tuple[object, str]] = {
     ("user",   "mode"):                 ("image", "whose the program is: image, fixed,"
                                                   " caller, env"),
     ("user",   "value"):                ("",      "fixed: UID, UID:GID, or a name that the host"
-                                                  " knows"),
+                                                  " knows; env: the same, without the variable"),
     ("user",   "variable"):             ("OCIRT_USER", "env: the variable that holds such a value,"
                                                   " but not root's"),
     ("user",   "keep"):                 (False,   "whether ocirt.hpc/user=keep leaves the user as"
@@ -251,7 +251,7 @@ def _take(site: Site, content: str, file: str) -> None:
 
 
 def _check_names(site: Site) -> None:
-    """Refuse modules that are named and are not there, in any of the files."""
+    """Refuse what is named and is in none of the files: modules, profiles, kinds of devices."""
     named = [("stage.default-modules", site["stage", "default-modules"])]
     for part in site.modules.values():
         named += [(f"{part.where}{field}", part.get(field)) for field in ("requires", "conflicts")]
@@ -261,6 +261,14 @@ def _check_names(site: Site) -> None:
             if name not in site.modules:
                 there = ", ".join(sorted(site.modules)) or "none"
                 raise ConfigError(where, f'there is no module "{name}" (have {there})')
+    devices = {"nvidia", "rdma", *kinds.KINDS, *site.kinds}
+    for part in (*site.parts, *site.modules.values(), *site.profiles.values()):
+        for index, mount in enumerate(part.get("mounts")):
+            for field, have in (("profile", site.profiles.keys()), ("device", devices)):
+                name = mount.get("when", {}).get(field, "")
+                if name and name not in have and not (field == "device" and "/" in name):
+                    where = f"{part.where}mounts[{index}].when.{field}"
+                    raise ConfigError(where, f'"{name}" is none of {", ".join(sorted(have))}')
 
 
 def _tables(held: object, where: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ makes the container to write.
 
 from __future__ import annotations
 
-from ocirt import log
+from ocirt import bundle, log
 from ocirt import system as os
 from ocirt.errors import At, ConfigError
 from ocirt_hpc import cdi, edits, kinds, request, site
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from ocirt_hpc import choice
     from ocirt_hpc.edits import Applied, Section
     from ocirt_hpc.host import Pci
     from ocirt_hpc.loader import Libraries
@@ -83,9 +84,10 @@ class _Stage:
         self.native = self._native()  # what needs no CDI file; no longer among the others
         self._libraries: Libraries | None = None
         self.pmi = ""  # what asks for the launcher's PMI
+        self._chosen: choice.Chosen | None = None
+        self.given: set[str] = set()  # kinds of devices that the container gets
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
         self.nics: list[Pci] = []
-        self.fabric = False  # whether it gets RDMA devices
 
     @property
     def policy(self) -> Policy:
@@ -144,18 +146,21 @@ class _Stage:
                 self.notes.left_out.append((one.name, ALREADY))
             elif one.name in more:
                 self.notes.rules[one.name] = self.notes.rules[one.file.kind or ""] = OTHER
+        self.given |= {one.file.kind or "" for one in found}
         return edits.of_cdi(here)
 
     def nvidia(self) -> list[Section]:
         """NVIDIA's GPUs."""
         from ocirt_hpc.nvidia import request as nvidia
 
+        by_part, rule = self._gpus()
         asked = nvidia.find(
             self.config,
             self.notes,
             self.policy,
             env_requests=self.env_requests,
             by_name=self.native,
+            by_part=by_part,
             default=self.site["nvidia", "request-default"],
             kinds=self.site["nvidia", "cdi-kinds"],
         )
@@ -169,6 +174,8 @@ class _Stage:
         with At("nvidia.capabilities in hpc.toml"):
             files.capabilities(self.site["nvidia", "capabilities"])
         self.notes.allow(asked.asked)
+        if asked.asked is by_part:
+            self.notes.rules[by_part.origin] = rule
         asked.limit(self.site["nvidia", "capabilities"])
         if self.site["nvidia", "disable-require"]:
             asked.requirements = {}
@@ -202,9 +209,18 @@ class _Stage:
                 from ocirt_hpc import readonly
 
                 sections = readonly.fit(sections, self.config, image, self.tree, self.notes)
+        self.given |= {"nvidia"} if chosen else set()
         places = (self.host.pci(one.gpu.address) for one in chosen)
         self.gpus = [pci for pci in places if pci is not None]
         return others + sections
+
+    def _gpus(self) -> tuple[request.Asked | None, str]:
+        """Return the GPUs that the last module or profile gives, and what allows that."""
+        for part, rule in reversed(self.chosen.parts):
+            value, where = part.get("gpus"), f"{part.where}gpus"
+            if value:
+                return request.Asked(value, f"{where}={value}", where), rule
+        return None, ""
 
     def _by_file(self, request: Request) -> list[Section]:
         """Return the edits of CDI files for the names that are theirs.
@@ -223,6 +239,7 @@ class _Stage:
         for one in found:
             rule = self.notes.rules[request.asked.origin]
             self.notes.rules[one.name] = self.notes.rules[one.file.kind or ""] = rule
+            self.given.add(one.file.kind or "")
         return edits.of_cdi([one for one in found if not edits.present(self.config, one)])
 
     @property
@@ -305,7 +322,7 @@ class _Stage:
         if not chosen:
             self.notes.leave_out(asked.origin, "this host has no RDMA device")
             return []
-        self.fabric = True
+        self.given.add("rdma")
         self.nics = [one.device.pci for one in chosen if one.device.pci is not None]
         sections = [edits.node_edits(nodes)]
         if exclusive.own_network(self.config, more) and exclusive.active(self.host):
@@ -396,22 +413,47 @@ class _Stage:
                 continue
             self.notes.allow(asked)
             chosen, nodes, more = made
+            self.given.add(name)
             places = (self.host.pci(one.address) for one in chosen if one.address)
             self.gpus += [pci for pci in places if pci is not None]
             sections += [(asked.origin, edits.node_edits(nodes)), (asked.origin, more)]
         return sections
 
+    @property
+    def chosen(self) -> choice.Chosen:
+        """Which parts of the site's settings the container gets."""
+        if self._chosen is None:
+            from ocirt_hpc import choice
+
+            self._chosen = choice.choose(
+                self.config,
+                self.site,
+                self.notes,
+                profile=self.caller.profile,
+                rootless=self.caller.rootless,
+            )
+        return self._chosen
+
+    def mounts(self) -> list[Section]:
+        """Mounts of the site's with a condition, once all that conditions are about is known."""
+        chosen = self.chosen
+        if not any(item.get("when") for part, _ in chosen.parts for item in part.get("mounts")):
+            return []
+        from ocirt_hpc import parts
+
+        env = request.variables(self.config) if self.env_requests else None
+        made: list[Section] = []
+        with Image(self.caller.rootfs) as image:
+            facts = parts.Facts(env, image, chosen.profile, self.given)
+            for part, rule in chosen.parts:
+                sections = parts.conditional(part, self.host, self.notes, facts)
+                self.notes.rules.update({origin: rule for origin, _ in sections})
+                made += sections
+        return made
+
     def parts(self) -> list[Section]:
         """What the site adds by itself, and hooks."""
-        from ocirt_hpc import choice
-
-        chosen = choice.choose(
-            self.config,
-            self.site,
-            self.notes,
-            profile=self.caller.profile,
-            rootless=self.caller.rootless,
-        )
+        chosen = self.chosen
         made: list[tuple[str, list[Section]]] = []
         pmi = request.flag(self.config, "ocirt.hpc/pmi")
         if pmi is not None:
@@ -462,9 +504,23 @@ class _Stage:
             self.host,
             self.notes,
             setting,
-            rdma=self.fabric,
+            rdma="rdma" in self.given,
             rootless=self.caller.rootless,
         )
+
+    def look_at_dev(self, applied: Applied) -> None:
+        """Tell where the container sees all of the host's nodes, whatever was chosen for it."""
+        mount = bundle.dev_mount(applied.config)
+        if mount is None:
+            return
+        resources = (applied.config.get("linux") or {}).get("resources") or {}
+        denied = any(not rule["allow"] for rule in resources.get("devices") or ())
+        origin = applied.name(f"mounts[{mount}]")
+        what = "the host's /dev is mounted whole: the choice of devices holds"
+        if denied and not self.caller.rootless:
+            self.notes.suggest(origin, f"{what} by the cgroup's device rules alone")
+        else:
+            self.notes.warn(origin, f"{what} for nothing, since no device rule denies any")
 
     def launcher(self, more: list[Section]) -> list[Section]:
         """What a launcher of MPI has for its ranks; `more` as for `rdma`."""
@@ -499,11 +555,11 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
         request.check(config, stage.rows)
         if request.is_sandbox(config):
             stage.notes.skip("annotations", "the sandbox of a pod uses no devices")
-            sections += stage.parts()
+            sections += stage.parts() + stage.mounts()
         else:
             sections += stage.nvidia()
             more = stage.kinds() + stage.parts()
-            sections += stage.rdma(more) + more + stage.hugepages()
+            sections += stage.rdma(more) + more + stage.mounts() + stage.hugepages()
             sections += stage.cpuset() + stage.launcher(more)
         if stage.site["nvidia", "emulate-hooks"]:
             sections = stage.hooks(sections)
@@ -514,6 +570,8 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
     if caller.foreign:
         for path, target, origin in applied.links:
             stage.notes.leave_out(origin, f"another runtime makes no link {path} -> {target}")
+    if stage.given:
+        stage.look_at_dev(applied)
     applied.tree = stage.tree or None
     applied.report = stage.notes.report(sections, config)
     return applied

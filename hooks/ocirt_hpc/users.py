@@ -3,7 +3,8 @@
     user.mode = "image"     as the config has it
                 "fixed"     user.value: UID, UID:GID, or a name
                 "caller"    who calls us; under an engine's daemon that is root
-                "env"       the variable user.variable, which an image may set: never root
+                "env"       the variable user.variable, which an image may set: never root;
+                            user.value, where it is not set
 
 Ids are the host's: files on shared file systems belong to them.  Where the container has a user
 namespace they are translated, and one that it does not map is refused.  Names, homes and groups are
@@ -135,9 +136,6 @@ def _wanted(
     mode: str, site: Site, users: _Users, config: dict[str, Any], notes: Notes
 ) -> Account | None:
     """Return whose the program is to be, in ids of the host; None: the image's user's."""
-    if mode == "fixed":
-        with At("user.value in hpc.toml"):
-            return read(site["user", "value"], users)
     if mode == "caller":
         account = _known(os.getuid(), os.getgid(), users)
         account.gids = [gid for gid in os.getgroups() if gid != account.gid]
@@ -154,6 +152,9 @@ def _wanted(
                 if 0 in (account.uid, account.gid, *account.gids):
                     raise ConfigError("a variable cannot ask for root")
                 return account
+    if mode in ("fixed", "env") and site["user", "value"]:
+        with At("user.value in hpc.toml"):
+            return read(site["user", "value"], users)
     return None
 
 

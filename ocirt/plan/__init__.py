@@ -7,6 +7,7 @@ plan; what differs between two creates (descriptors, the pid) stands in the plan
 
 from __future__ import annotations
 
+from ocirt.bundle import dev_mount
 from ocirt.plan import (
     devices,
     entering,
@@ -135,7 +136,9 @@ def _device_program(config: dict[str, Any], context: Context) -> list[Op]:
 
 
 def _reopen_null(config: dict[str, Any], context: Context) -> list[Op]:
-    return [] if devices.dev_is_bound(config) else [Op("reopen_null", (), "", "stdio on /dev/null")]
+    return (
+        [] if dev_mount(config) is not None else [Op("reopen_null", (), "", "stdio on /dev/null")]
+    )
 
 
 def _console(config: dict[str, Any], context: Context) -> list[Op]:

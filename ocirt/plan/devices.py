@@ -8,6 +8,7 @@ runtime-spec, config-linux.md, "Devices", "Default Devices"; config.md, "Dev sym
 
 from __future__ import annotations
 
+from ocirt.bundle import dev_mount
 from ocirt.errors import At, ConfigError
 from ocirt.kernel import consts as k
 from ocirt.plan.ops import Op
@@ -38,23 +39,13 @@ LINKS = (
 TYPES = {"b": k.S_IFBLK, "c": k.S_IFCHR, "u": k.S_IFCHR, "p": k.S_IFIFO}
 
 
-def dev_is_bound(config: dict[str, Any]) -> bool:
-    """Whether /dev comes from the host as it is, so that nothing may be made in it."""
-    bound = False
-    for mount in config.get("mounts") or ():
-        if mount["destination"].rstrip("/") == "/dev":
-            options = mount.get("options") or ()
-            bound = mount.get("type") == "bind" or "bind" in options or "rbind" in options
-    return bound
-
-
 def make(config: dict[str, Any], context: Context) -> list[Op]:
     """Make linux.devices, then the default nodes and links that it does not name."""
     linux = config.get("linux") or {}
     bind = int(context.namespaces.has("user"))
     ops = []
     named = set()
-    bound = dev_is_bound(config)
+    bound = dev_mount(config) is not None
     for index, device in enumerate(linux.get("devices") or ()):
         where = f"linux.devices[{index}]"
         path = device["path"]
@@ -85,7 +76,7 @@ def make(config: dict[str, Any], context: Context) -> list[Op]:
 
 def links(config: dict[str, Any], context: Context) -> list[Op]:
     """Make the links that edits of devices ask for, but none in a /dev that is the host's."""
-    bound = context.links and dev_is_bound(config)
+    bound = context.links and dev_mount(config) is not None
     return [
         Op("symlink", (target, path, 1), origin, f"{path} -> {target}")
         for path, target, origin in context.links

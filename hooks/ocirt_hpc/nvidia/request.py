@@ -98,12 +98,14 @@ def find(
     *,
     env_requests: bool = True,
     by_name: Asked | None = None,
+    by_part: Asked | None = None,
     default: str = "none",
     kinds: Iterable[str] = (),
 ) -> Request | None:
     """Return what is asked for, or None; the first source that says anything decides.
 
-    by_name: names of CDI devices of ours, which come first.  env_requests: whether the
+    by_name: names of CDI devices of ours, which come first.  by_part: what a module or a profile of
+    the site gives to who names none.  env_requests: whether the
     environment counts; what it says of capabilities always does.  An image from before
     NVIDIA_VISIBLE_DEVICES, which has CUDA_VERSION alone, asks for all.  default: what the site asks
     for, where nothing else does: none, job, all.  kinds: of CDI devices that a variable may name
@@ -115,6 +117,8 @@ def find(
     legacy = value is None and "CUDA_VERSION" in env and "NVIDIA_REQUIRE_CUDA" not in env
     by_env = env_requests and (policy.env or privileged(config))
     by_site = asked is None and value is None and not legacy and default != "none"
+    if by_part is not None and asked is None and value is None and not legacy:
+        asked, by_site = by_part, False
     if by_site:
         where = "nvidia.request-default"
         asked = Asked("all", f"{where}={default}", f"{where} in hpc.toml")

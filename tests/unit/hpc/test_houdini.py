@@ -39,7 +39,7 @@ trigger-label=houdini-gpu-enabled
 mounts=/opt/cuda
 environment=CUDA_HOME=/opt/cuda
 force-environment=true
-cuda-files=libcuda
+cuda-files=libcuda,libnvidia-x
 cuda-libpath=/usr/lib/x86_64-linux-gnu/
 """
 
@@ -63,7 +63,7 @@ def test_every_key_has_its_counterpart_or_a_reason(loaded):
     here, comments = loaded(INI)
     assert here["stage", "trigger"] == "requested"
     assert here["stage", "trigger-env"] == [
-        "HOUDINI_ENABLED", "HOUDINI_GPU_ENABLED", "NVIDIA_VISIBLE_DEVICES",
+        "HOUDINI_ENABLED", "HOUDINI_GPU_ENABLED", "NVIDIA_VISIBLE_DEVICES", "HOUDINI_GPU_REQUESTED",
     ]  # fmt: skip
     (part,) = here.parts
     assert part.get("mounts") == [
@@ -82,7 +82,10 @@ def test_every_key_has_its_counterpart_or_a_reason(loaded):
         "set-home": True, "home": "none", "accounts": False,
     }  # fmt: skip
     gpu = here.modules["gpu"]
-    assert gpu.get("trigger-env") == ["HOUDINI_GPU_ENABLED", "NVIDIA_VISIBLE_DEVICES"]
+    assert gpu.get("trigger-env") == here["stage", "trigger-env"][1:]
+    assert gpu.get("gpus") == ""
+    assert here["nvidia", "library-search-path"] == ["/usr/lib/x86_64-linux-gnu"]
+    assert here["nvidia", "extra-libraries"] == ["libnvidia-x*.so*"]
     assert gpu.get("mounts") == [{"source": "/opt/cuda", "destination": "/opt/cuda"}]
     assert gpu.get("env") == {"set": {"CUDA_HOME": "/opt/cuda"}}
     text = "\n".join(comments)
@@ -130,6 +133,52 @@ def test_the_result_acts_as_the_ini_did(tmp_path):
     assert place.ask(text) is None
 
 
+EXAMPLE = """\
+[default]
+mounts=/home:/home
+environment=DATA=/data
+[container]
+remove=true
+[user]
+keep-user-label=houdini.user.keep
+mode=static
+default=1000:1000
+[gpu]
+trigger-env=HOUDINI_GPU_ENABLED
+mounts=/opt/nv:/usr/lib/nv:ro
+environment=LD_LIBRARY_PATH=/usr/lib/nv|NVIDIA_VISIBLE_DEVICES=all
+force-environment=true
+cuda-files=libcuda
+cuda-libpath=/usr/lib/x86_64-linux-gnu/
+"""
+
+
+def test_a_gpu_by_the_ini_alone(tmp_path):
+    """Its variable asks for a GPU, and the ini says which: so it stands in Houdini's own words."""
+    from tests.unit.hpc.machines import install, workstation
+    from tests.unit.hpc.sites import Place
+
+    machine = workstation(tmp_path / "machine")
+    install(machine)
+    for path in ("home", "opt/nv"):
+        (machine.root / path).mkdir(parents=True)
+    place = Place(tmp_path, machine)
+    text = houdini.convert(EXAMPLE)
+    made = place.ask(text, env=["HOUDINI_GPU_ENABLED=true", "LD_LIBRARY_PATH=/mine"])
+    env = dict(one.split("=", 1) for one in made.config["process"]["env"])
+    assert (env["LD_LIBRARY_PATH"], env["DATA"]) == ("/usr/lib/nv", "/data")
+    assert "/dev/nvidia0" in {node["path"] for node in made.config["linux"]["devices"]}
+    mounts = {one["destination"]: one.get("options", ()) for one in made.config["mounts"]}
+    assert "ro" in mounts["/usr/lib/nv"]
+    assert "/home" in mounts
+    assert made.config["process"]["user"]["uid"] == 1000
+    # Without a GPU there is neither its part nor a node.
+    made = place.ask(text, env=["HOUDINI_ENABLED=true"])
+    assert "devices" not in made.config["linux"]
+    assert "/usr/lib/nv" not in {one["destination"] for one in made.config["mounts"]}
+    assert place.ask(text, env=["HOUDINI_ENABLED=false"]) is None
+
+
 @pytest.mark.parametrize(
     ("text", "section", "key", "value"),
     [
@@ -137,7 +186,19 @@ def test_the_result_acts_as_the_ini_did(tmp_path):
         ("force-houdini=TRUE", "stage", "trigger", "always"),
         ("\ufeff[ Default ]\r\n Force-Houdini = t \r\n", "stage", "trigger", "always"),
         ("[default]\nforce-houdini=perhaps\n", "stage", "trigger", "requested"),
-        ("[user]\nmode=static\ndefault=1:1\n", "user", "mode", "image"),
+        ("force-houdini=yes", "stage", "trigger", "requested"),
+        ("[default]\nforce-houdini=true # all\n", "stage", "trigger", "always"),
+        # As its code has it: static sets the user, and default is what there is without a mode.
+        ("[user]\nmode=static\ndefault=1:1\n", "user", "value", "1:1"),
+        ("[user]\nmode=static\n", "user", "mode", "image"),
+        ("[user]\nmode=static\ndefault=1:1\nset-home-env=true\n", "user", "set-home", False),
+        ("[user]\ndefault=docker\n", "user", "mode", "fixed"),
+        ("[user]\ndefault=docker:users\n", "user", "value", "docker"),
+        ("[user]\ndefault=1000:users\n", "user", "value", "1000"),
+        ("[user]\nmode=env\ndefault=7:7\n", "user", "value", "7:7"),
+        ("[user]\nmode=default\ndefault=7:7\nset-home-env=true\n", "user", "set-home", True),
+        ("[gpu]\ncuda-files=libx\n", "nvidia", "extra-libraries", []),
+        ("[gpu]\ncuda-libpath=/a/,b,/c\n", "nvidia", "library-search-path", ["/a", "/c"]),
         ("[user]\nmode=default\n", "user", "mode", "image"),
         ("[user]\nmode=env\n", "user", "variable", "HOUDINI_USER"),
         ("[user]\nmode=env\nkey='RUN AS'\n", "user", "variable", "RUN AS"),
@@ -156,6 +217,7 @@ def test_quirks(loaded, text, section, key, value):
         ("A=1;2", {"A": "1;2"}),
         ("A=1|B=2;C=3", {"A": "1", "B": "2;C=3"}),
         ('A="quoted \\ path"', {"A": '"quoted \\ path"'}),
+        ("A=1 # what it is", {"A": "1"}),
         ("A=é\x7f", {"A": "é\x7f"}),
         (" A = 1 | ", {"A": " 1"}),
     ],

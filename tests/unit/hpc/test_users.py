@@ -113,6 +113,14 @@ def test_a_variable_names_the_user_where_the_site_says_so(place):
     assert place.ask(ALWAYS, env=["OCIRT_USER=1000:100", "RUN_AS=1000:100"]) is None
 
 
+def test_without_the_variable_it_is_the_sites(place):
+    text = f'{ENV}value = "ann"\n'
+    assert user(place.ask(text))["uid"] == 1000
+    assert user(place.ask(text, env=["RUN_AS=1001:100"]))["uid"] == 1001
+    closed = place.ask(f"{text}[policy]\nenv-requests = false\n", env=["RUN_AS=1001:100"])
+    assert user(closed)["uid"] == 1000
+
+
 @pytest.mark.parametrize("value", ["root", "0", "0:0", "1000:0", "00:5"])
 def test_a_variable_cannot_ask_for_root(place, value):
     with pytest.raises(ConfigError, match="RUN_AS: a variable cannot ask for root"):
