@@ -63,6 +63,8 @@ create.SITE = place if case == 'site' else place + '/none'
 if case == 'imports':
     from ocirt import hpc
     hpc.put_in_place()
+    if 'os' in modules:
+        import os  # it and others need each other: they are listed as they were done
     for name in modules:
         __import__(name)
 wish = create.Wish('bench', place, bundle)

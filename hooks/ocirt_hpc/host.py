@@ -84,7 +84,7 @@ class Host:
         self.dev_root = self.root if dev_root is None else dev_root.rstrip("/")
         self.lstat = lstat
         self._majors: dict[str, int] | None = None
-        self._links: dict[str, str] = {}  # targets; "" for what is no link
+        self._resolved: dict[str, str] = {}
 
     def text(self, path: str) -> str | None:
         """Return what a file holds, without the last newline; None when there is none.
@@ -135,34 +135,43 @@ class Host:
         """Whether a path leads to something, its last link taken as well."""
         return os.path.exists(self.root + self.resolve(path))
 
-    def resolve(self, path: str) -> str:
-        """Return a path without symbolic links; absolute targets start at `root`."""
-        parts, done, links = path.split("/")[::-1], "", 0
-        while parts:
-            part = parts.pop()
-            if part in ("", "."):
-                continue
-            if part == "..":
-                done = done.rpartition("/")[0]
-                continue
-            here = f"{done}/{part}"
-            target = self._links.get(here)
-            if target is None:
-                try:
-                    target = os.readlink(self.root + here)
-                except OSError:
-                    target = ""
-                self._links[here] = target
-            if not target:
-                done = here
-                continue
-            links += 1
-            if links > MOST_LINKS:
-                raise ConfigError(path, "too many symbolic links")
-            if target.startswith("/"):
-                done = ""
-            parts += target.split("/")[::-1]
-        return done or "/"
+    def resolve(self, path: str, links: int = 0) -> str:
+        """Return a path without symbolic links; absolute targets start at `root`.
+
+        links: how many were taken on the way to it.
+        """
+        found = self._resolved.get(path)
+        if found is not None:
+            return found
+        above, _, last = path.rpartition("/")
+        done = self._resolved.get(above)
+        if done is None:
+            done = place = ""
+            for part in above.split("/"):
+                place = f"{place}/{part}"
+                if place not in self._resolved:
+                    self._resolved[place] = self._step(done, part, links)
+                done = self._resolved[place]
+        found = self._resolved[path] = self._step(done, last, links)
+        return found
+
+    def _step(self, done: str, name: str, links: int) -> str:
+        """Return where a name leads in a directory without links."""
+        done = done.rstrip("/")
+        if name in ("", "."):
+            return done or "/"
+        if name == "..":
+            return done.rpartition("/")[0] or "/"
+        here = f"{done}/{name}"
+        try:
+            target = os.readlink(self.root + here)
+        except OSError:
+            return here
+        if links >= MOST_LINKS:
+            raise ConfigError(here, "too many symbolic links")
+        while target.startswith("../"):  # sysfs is full of them
+            done, target = done.rpartition("/")[0], target[3:]
+        return self.resolve(target if target.startswith("/") else f"{done}/{target}", links + 1)
 
     def major(self, *names: str) -> int | None:
         """Return the number of the first of these character drivers in /proc/devices, or None."""
