@@ -78,10 +78,12 @@ class Signals:
 
         self._wake, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        self._ignored: list[int] = []
         for number in range(1, 65):
             if number not in self.UNCAUGHT:
                 try:
-                    _signal.signal(number, _ignore)
+                    if _signal.signal(number, _ignore) == _signal.SIG_IGN:
+                        self._ignored.append(number)
                 except (OSError, ValueError):
                     pass
 
@@ -95,6 +97,22 @@ class Signals:
             return os.read(self._wake, 512)
         except BlockingIOError:
             return b""
+
+    def release(self, *numbers: int) -> None:
+        """Let these do again what they did before we came; those that came stay to be read."""
+        import _signal
+
+        for number in numbers:
+            if number not in self._ignored:
+                _signal.signal(number, _signal.SIG_DFL)
+
+    def stand_still(self, number: int) -> None:
+        """Do as a signal that stops a process says; return when told to go on."""
+        import _signal
+
+        self.release(number)
+        os.kill(os.getpid(), number)
+        _signal.signal(number, _ignore)
 
     @staticmethod
     def block() -> None:

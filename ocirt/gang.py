@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 WINDOW = 8  # inits at work at the same time; what limits us is our own work, and the kernel's locks
 
-SIGKILL, SIGTERM, SIGCHLD = 9, 15, 17
+SIGKILL, SIGTERM, SIGCHLD, SIGCONT, SIGSTOP = 9, 15, 17, 18, 19
 ENDING = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: after one of these a job is expected to end
+STOPPING = (20, 21, 22)  # SIGTSTP, SIGTTIN, SIGTTOU: the job stops with us, as a shell expects
 OURS = frozenset({SIGCHLD, 23, 28})  # SIGURG, SIGWINCH: about ourselves, not passed on
 
 
@@ -119,6 +120,7 @@ class Gang:
         self._ended = 0
         self._deadline: float | None = None
         self._signal = 0  # the first that we were told to end by
+        self._told_to_end = 0  # how often
         self._result = 0  # of the first rank that failed
         self.pmi: Server | None = None  # who answers ranks that speak PMI-1
         self.shared = False  # whether all ranks live in one cgroup
@@ -232,8 +234,9 @@ class Gang:
         poll, streams = self._poll, self._streams
         for gate in gates:
             poll.register(gate, 0)
+        streams.watch(poll)
         asking = self.pmi.clients if self.pmi else {}
-        for fd in (*streams.sources, *asking):
+        for fd in asking:
             poll.register(fd, select.POLLIN)
         self._reap()
         while self._ended < len(self.ranks):
@@ -244,7 +247,9 @@ class Gang:
                     poll.unregister(fd)
                     os.close(fd)
                     self._poststart(gates.pop(fd))
-                elif not (self.pmi.hear(fd) if self.pmi and fd in asking else streams.pump(fd)):
+                elif not (self.pmi and fd in asking):
+                    streams.hear(fd)
+                elif not self.pmi.hear(fd):
                     poll.unregister(fd)
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._kill_all()
@@ -264,11 +269,17 @@ class Gang:
             if number == SIGCHLD:
                 self._reap()
             elif number in ENDING:
+                self._told_to_end += 1
                 if self._signal:
                     self._kill_all()  # twice is meant seriously
                 else:
                     self._signal = number
                     self._end_all(number)
+            elif number in STOPPING:
+                self._everywhere(SIGSTOP)
+                self._signals.stand_still(number)
+            elif number == SIGCONT:
+                self._everywhere(SIGCONT)
             elif number not in OURS:
                 self._send(number)
 
@@ -276,6 +287,22 @@ class Gang:
         for rank in self.ranks:
             if rank.pid:
                 os.kill(rank.pid, number)  # our own child, not yet reaped: the pid is its own
+
+    def _everywhere(self, number: int) -> None:
+        """Send a signal to all processes of all ranks."""
+        for rank in self.ranks:
+            if rank.pid and rank.made:
+                try:
+                    container.kill(rank.made.container, number, everyone=True)
+                except Error as error:
+                    log.warning(f"{rank.name}: {error}")
+
+    def patience(self) -> float | None:
+        """Return the seconds that who reads our output still has, None for as many as he likes."""
+        told = sum(1 for number in self._signals.read() if number in ENDING)
+        if not (told or self._signal):
+            return None
+        return self.grace if told + self._told_to_end == 1 else 0.0
 
     def _end_all(self, number: int) -> None:
         """Tell all to end; those that the kernel does not let hear it are killed.
@@ -312,6 +339,8 @@ class Gang:
         if not code:
             return
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        if code == -SIGKILL and self._out_of_memory(rank):
+            how += ", out of memory"
         self._failed(rank, rank.code, how)
 
     def _failed(self, rank: Rank, code: int, how: str) -> None:
@@ -325,6 +354,13 @@ class Gang:
         log.error(f"rank {rank.number} ({rank.name}): {how}{rest}")
         if not self.keep_going:
             self._end_all(SIGTERM)
+
+    @staticmethod
+    def _out_of_memory(rank: Rank) -> bool:
+        """Whether the kernel has killed in this rank's cgroup, for lack of memory."""
+        assert rank.made is not None
+        manager = container.manager_of(rank.made.container)
+        return manager is not None and manager.oom_killed()
 
     def aborted(self, number: int, code: int) -> None:
         """End the job since a rank asks for it, in words of its own."""

@@ -18,6 +18,7 @@ from ocirt import system as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 ERROR, WARNING, DEBUG = 0, 1, 2
@@ -28,6 +29,7 @@ _fd = -1  # of the log file; -1: stderr
 _json = False
 _level = ERROR
 _held: list[bytes] = []
+_through: Callable[[bytes], None] | None = None
 
 
 def configure(path: str = "", *, json: bool = False, level: int = ERROR) -> None:
@@ -43,6 +45,12 @@ def configure(path: str = "", *, json: bool = False, level: int = ERROR) -> None
         # Out of the way of the descriptors that a caller hands over (--preserve-fds).
         _fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 256)
         os.close(fd)
+
+
+def through(write: Callable[[bytes], None] | None) -> None:
+    """Have `write` write what goes to stderr: for who must not wait for its reader."""
+    global _through
+    _through = write
 
 
 def error(message: str) -> None:
@@ -102,7 +110,12 @@ def _line(level: int, message: str, frame: Any = None) -> bytes:
 
 def _write(line: bytes, fd: int = -1) -> None:
     """Write one line with one call, so that lines of two commands never mix."""
+    if fd < 0:
+        fd = _fd if _fd >= 0 else 2
+    if _through and fd == 2:
+        _through(line)
+        return
     try:
-        os.write(fd if fd >= 0 else _fd if _fd >= 0 else 2, line)
+        os.write(fd, line)
     except OSError:
         pass  # Nobody is left to tell, and what failed first counts.

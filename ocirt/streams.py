@@ -1,17 +1,24 @@
 """What the ranks of a job read and write: one of them our input, all of them our output.
 
 Lines are passed on whole, each with its rank in front (`[3] ...`), or go to files without passing
-through us at all.
+through us at all.  Where nobody reads our output, the ranks wait once their pipes are full, and we
+do not: signals and failures are heard all the same.
 """
 
 from __future__ import annotations
 
+import select
+import time
+from errno import EPIPE, ETIMEDOUT
+
+from ocirt import log
 from ocirt import system as os
-from ocirt.console import write_all
 from ocirt.errors import At
+from ocirt.sink import FULL, Sink, same
 
 LONGEST = 1 << 16  # bytes of a line that are waited for; a longer one is broken
 _CHUNK = 1 << 16
+_LARGEST = 1 << 20  # bytes in a pipe, if somebody has made it larger: /proc/sys/fs/pipe-max-size
 
 
 class Source:
@@ -60,6 +67,11 @@ class Streams:
         self._raw = raw
         self._null = -1
         self._theirs: dict[int, list[int]] = {}
+        self._sinks: dict[int, Sink] = {}
+        self._poll: select.poll | None = None
+        self._writing: dict[int, Sink] = {}  # by descriptor, those that have no room
+        self._resting: set[int] = set()  # sources whose sink is full
+        self._lost = 0  # the errno by which output has been lost; not EPIPE: nobody wanted it
         self.sources: dict[int, Source] = {}
 
     def open(self, rank: int) -> tuple[int, int, int]:
@@ -102,49 +114,135 @@ class Streams:
         for fd in self._theirs.pop(rank, ()):
             os.close(fd)
 
+    def sink(self, target: int) -> Sink:
+        """Return what stands for stdout (1) or stderr (2): one, where both are the same."""
+        if target not in self._sinks:
+            other = self._sinks.get(3 - target)
+            self._sinks[target] = other if other and same(1, 2) else Sink(target)
+        return self._sinks[target]
+
+    def say(self, data: bytes) -> None:
+        """Write something of our own to stderr, after what has been written before."""
+        self._put(2, data)
+
+    # --- while ranks run
+
+    def watch(self, poll: select.poll) -> None:
+        """Have this poll tell what there is to `hear`."""
+        self._poll = poll
+        for fd in self.sources:
+            poll.register(fd, select.POLLIN)
+        for sink in set(self._sinks.values()):
+            self._settle(sink)
+
+    def hear(self, fd: int) -> None:
+        """Do what there is to do now that `fd` can be read, or written."""
+        if fd in self._writing:
+            sink = self._writing[fd]
+            sink.write()
+            self._settle(sink)
+        elif fd in self.sources:
+            self.pump(fd)
+
     def pump(self, fd: int) -> bool:
         """Pass on what a rank has written; False when that was all, and `fd` is closed."""
-        source = self.sources.get(fd)
-        if source is None:
-            return False
+        source = self.sources[fd]
         try:
             data = os.read(fd, _CHUNK)
         except BlockingIOError:
             return True
-        text = source.lines(data)
-        if text and not write_all(source.target, text):
-            self._broken(source.target)
-            return False
-        if not data:
+        self._put(source.target, source.lines(data))
+        if not data and fd in self.sources:
             self._end(fd)
-        return bool(data)
+        return fd in self.sources
 
-    def _broken(self, target: int) -> None:
-        """Let the ranks hear from the kernel that nobody reads what they write."""
-        for fd in [fd for fd, source in self.sources.items() if source.target == target]:
+    def _put(self, target: int, data: bytes) -> None:
+        if data:
+            sink = self.sink(target)
+            sink.put(data)
+            self._settle(sink)
+
+    def _settle(self, sink: Sink) -> None:
+        """Wait for room where there is none; let those wait who fill it."""
+        if sink.error:
+            self._broken(sink)
+        poll = self._poll
+        if poll is None:
+            return
+        if len(sink) and sink.fd not in self._writing:
+            self._writing[sink.fd] = sink
+            poll.register(sink.fd, select.POLLOUT)
+        elif not len(sink) and sink.fd in self._writing:
+            del self._writing[sink.fd]
+            poll.unregister(sink.fd)
+        if len(sink) >= FULL:
+            for fd in self._of(sink) - self._resting:
+                poll.unregister(fd)
+                self._resting.add(fd)
+        elif self._resting and len(sink) < FULL // 2:
+            for fd in self._of(sink) & self._resting:
+                poll.register(fd, select.POLLIN)
+                self._resting.discard(fd)
+
+    def _of(self, sink: Sink) -> set[int]:
+        return {fd for fd, one in self.sources.items() if self.sink(one.target) is sink}
+
+    def _broken(self, sink: Sink) -> None:
+        """Let the ranks hear from the kernel that what they write goes nowhere."""
+        for fd in self._of(sink):
             self._end(fd)
+        if sink.error not in (EPIPE, self._lost):
+            self._lost = sink.error
+            if sink is not self._sinks.get(2):
+                log.error(f"our output: {os.strerror(sink.error)}")
 
     def _end(self, fd: int) -> None:
         del self.sources[fd]
+        if self._poll and fd not in self._resting:
+            self._poll.unregister(fd)
+        self._resting.discard(fd)
         os.close(fd)
 
+    # --- when they have ended
+
     def drain(self) -> None:
-        """Pass on all that has been written so far, and listen no longer.
+        """Take all that has been written so far, and listen no longer.
 
         A process that a rank has left behind may hold its end for ever.
         """
         for fd in list(self.sources):
-            while self._waiting(fd) and self.pump(fd):
-                pass
+            for _ in range(_LARGEST // _CHUNK):
+                if not (self._waiting(fd) and self.pump(fd)):
+                    break
         for source in list(self.sources.values()):
-            write_all(source.target, source.lines(b""))
-            self._end(source.fd)
+            self._put(source.target, source.lines(b""))
+            if source.fd in self.sources:
+                self._end(source.fd)
+        self._poll = None
 
     def _waiting(self, fd: int) -> bool:
         if fd not in self.sources:
             return False
-        import select
-
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         return bool(poll.poll(0))
+
+    def flush(self, seconds: float | None) -> bool:
+        """Write what is left, waiting so long for who reads it; None: until somebody does.
+
+        Return whether nothing has been lost.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        for sink in dict.fromkeys(self._sinks.values()):
+            poll = select.poll()
+            poll.register(sink.fd, select.POLLOUT)
+            while len(sink):
+                left = None if end is None else max(0.0, end - time.monotonic()) * 1000
+                if not poll.poll(left):
+                    self._lost = ETIMEDOUT
+                    break
+                sink.write()
+                self._settle(sink)
+            sink.close()
+        self._sinks.clear()
+        return not self._lost

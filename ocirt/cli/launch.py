@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ocirt import binding, handover, pmi, ranks
+from ocirt import binding, handover, log, pmi, ranks
 from ocirt import bundle as bundles
 from ocirt import cgroup as groups
 from ocirt import system as os
 from ocirt.cli import create
-from ocirt.console import Signals, write_all
+from ocirt.console import Signals
 from ocirt.create import Wish
 from ocirt.errors import Error
-from ocirt.gang import Gang
+from ocirt.gang import ENDING, Gang
 from ocirt.streams import Streams
 
 TYPE_CHECKING = False
@@ -98,12 +98,25 @@ def run(arguments: Arguments, settings: Settings) -> int:
     _cgroups(arguments, settings, config, wishes)
     _make_room(wishes, (4 + arguments.pmi) * size + 64)
     settings.ensure_root()
-    progress = Progress(size, quiet=not arguments.output)
-    gang = Gang(wishes, streams, Signals(), progress.told)
+    progress = Progress(size, streams, quiet=not arguments.output)
+    signals = Signals()
+    gang = Gang(wishes, streams, signals, progress.told)
     if arguments.pmi:
         gang.pmi = pmi.Server(size, names[0], gang.aborted)
     gang.shared = arguments.cgroup == "shared"
     gang.keep_going, gang.grace = arguments.keep_going, float(arguments.grace)
+    log.through(streams.say)
+    try:
+        code = _see_through(gang, wishes, progress, keep=arguments.keep)
+    finally:
+        # No container is left that we would have to stay for.
+        signals.release(*ENDING)
+        complete = streams.flush(gang.patience())
+        log.through(None)
+    return code or int(not complete)
+
+
+def _see_through(gang: Gang, wishes: list[Wish], progress: Progress, *, keep: bool) -> int:
     try:
         gang.make()
         gates = gang.start()
@@ -115,7 +128,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
         gang.take_back()
         raise
     progress.clear()
-    if not arguments.keep:
+    if not keep:
         gang.delete()
     return code
 
@@ -201,8 +214,9 @@ class Progress:
     quiet: once the ranks run, for then the terminal is theirs.
     """
 
-    def __init__(self, size: int, *, quiet: bool) -> None:
+    def __init__(self, size: int, streams: Streams, *, quiet: bool) -> None:
         self._size = size
+        self._say = streams.say
         self._quiet = quiet
         self._shown = False
         self._on = os.isatty(2)
@@ -211,10 +225,10 @@ class Progress:
         """Show a number, in place of the one before."""
         if self._on and (what == "made" or not self._quiet):
             self._shown = True
-            write_all(2, f"\r\x1b[Kocirt: {count} of {self._size} {what}".encode())
+            self._say(f"\r\x1b[Kocirt: {count} of {self._size} {what}".encode())
 
     def clear(self) -> None:
         """Take the line away again."""
         if self._shown:
             self._shown = False
-            write_all(2, b"\r\x1b[K")
+            self._say(b"\r\x1b[K")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import shutil
 import signal
 import subprocess
+import sys
+import termios
 import time
 
 import pytest
@@ -19,6 +23,7 @@ from tests.integration.support import (
     SLOWNESS,
     bind,
     cgroup_hierarchies,
+    children,
     eventually,
     namespaces,
     needs_controllers,
@@ -262,6 +267,141 @@ def test_a_second_sigint_is_meant_seriously(job):
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert ended(process) == 128 + signal.SIGINT
+
+
+# --- a reader that does not read
+
+
+NOISY = (
+    "[ $RANK = 1 ] && { sleep 1; exit 7; }; while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done"
+)
+
+
+@pytest.fixture
+def stalled():
+    """A pipe that nobody reads: (reader, writer)."""
+    ours, theirs = os.pipe()
+    yield ours, theirs
+    os.close(ours)
+
+
+def waiting(fd):
+    """Return the bytes that can be read."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@contextlib.contextmanager
+def launched(box, size, stalled, *options):
+    """Have a job write to a pipe that nobody reads."""
+    process = box.spawn(size, *options, stdout=stalled[1], stderr=stalled[1])
+    os.close(stalled[1])
+    assert eventually(lambda: waiting(stalled[0]) > 60_000)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+
+
+def test_a_failure_is_seen_though_nobody_reads(job, host, stalled):
+    box = job.sh(NOISY)
+    with launched(box, 3, stalled) as process:
+        # The containers are gone, and all that is left to do is to write what there is.
+        assert eventually(lambda: host.states() == set())
+        assert host.leftovers() == []
+        assert process.poll() is None
+        text = b""
+        while more := os.read(stalled[0], 1 << 16):
+            text += more
+        assert ended(process) == 7
+    assert len(text) > 1 << 18
+    message = f"rank 1 ({box.bundle.id}-1): exit status 7; the others are ended".encode()
+    assert len([line for line in text.splitlines() if message in line]) == 1
+    # Ours among theirs, in one pipe: no line is torn.
+    assert [line for line in text.splitlines() if line[:3] not in (b"[0]", b"[2]")] == [message]
+
+
+def test_a_signal_is_heard_though_nobody_reads(job, host, stalled):
+    with launched(job.sh(NOISY.replace("exit 7", "sleep 1000")), 2, stalled, "--grace", "1") as it:
+        time.sleep(0.5)
+        it.send_signal(signal.SIGTERM)
+        assert ended(it) == 128 + signal.SIGTERM
+        assert host.leftovers() == []
+
+
+def test_who_waits_for_the_reader_alone_may_be_ended(job, host, stalled):
+    with launched(job.sh(NOISY), 2, stalled) as process:
+        assert eventually(lambda: host.states() == set())
+        assert host.leftovers() == []
+        process.send_signal(signal.SIGINT)
+        assert ended(process) in (-signal.SIGINT, 7)
+
+
+def test_output_that_cannot_be_written_is_a_failure(job, host):
+    box = job.sh("echo one; sleep 0.5; exit 0")
+    with open("/dev/full", "w") as full:
+        process = box.spawn(2, stdout=full, stderr=subprocess.PIPE, text=True)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert "our output: No space left on device" in err
+    assert host.leftovers() == []
+
+
+def test_files_that_are_full_are_the_ranks_own_failure(job, host, host_mount, workdir):
+    logs = f"{workdir}/logs"
+    os.mkdir(logs)
+    host_mount("-t", "tmpfs", "-o", "size=64k", "none", logs)
+    box = job.sh("dd if=/dev/zero bs=4096 count=64 || exit 4")
+    done = box(2, "--output", f"{logs}/%r", "--error", f"{workdir}/error-%r")
+    assert done.code == 4
+    with open(f"{workdir}/error-0") as first, open(f"{workdir}/error-1") as second:
+        assert "No space left on device" in first.read() + second.read()
+    assert host.states() == set()
+
+
+# --- stopped and continued
+
+
+def state_of(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("patch", [{}, PLAIN], ids=["pid-namespace", "plain"])
+def test_a_job_stops_and_goes_on_with_its_launcher(job, runtime, host, patch):
+    box = job.sh("sleep 1000 & wait", **patch)
+    # In a process group of its own, as a shell has it; that of an orphan cannot be stopped.
+    process = box.spawn(2, process_group=0)
+    box.run_all(2)
+    pids = [runtime.ok("state", f"{box.bundle.id}-{n}").json()["pid"] for n in range(2)]
+    assert eventually(lambda: all(children(pid) for pid in pids))
+    pids += [child for pid in pids for child, _, _ in children(pid)]
+    assert len(pids) == 4
+    process.send_signal(signal.SIGTSTP)
+    assert eventually(lambda: {state_of(pid) for pid in (process.pid, *pids)} == {"T"})
+    process.send_signal(signal.SIGCONT)
+    assert eventually(lambda: {state_of(pid) for pid in (process.pid, *pids)} == {"S"})
+    process.send_signal(signal.SIGTSTP)
+    assert eventually(lambda: state_of(process.pid) == "T")
+    process.kill()  # who is stopped can be killed all the same
+    process.wait()
+    for rank in range(2):
+        assert eventually(lambda rank=rank: box.status(rank) == "stopped")
+        runtime.ok("delete", f"{box.bundle.id}-{rank}")
+    assert host.leftovers() == []
+
+
+@needs_controllers("memory")
+def test_a_rank_out_of_memory_is_said_to_be(job, host):
+    box = job.sh(
+        "[ $RANK = 1 ] || exec sleep 1000; exec dd if=/dev/zero of=/dev/null bs=64M",
+        linux={"resources": {"memory": {"limit": 16 << 20, "swap": 16 << 20}}},
+    )
+    done = box(2)
+    assert done.code == 128 + signal.SIGKILL
+    message = f"rank 1 ({box.bundle.id}-1): signal 9, out of memory; the others are ended"
+    assert done.errors == [message]
+    assert host.leftovers() == []
 
 
 # --- all or none

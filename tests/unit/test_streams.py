@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 
 import pytest
 
 from ocirt.errors import KernelError
+from ocirt.sink import FULL
 from ocirt.streams import LONGEST, Source, Streams
 
 
@@ -63,6 +66,7 @@ def test_what_is_left_is_passed_on_though_somebody_holds_the_pipe(kept, capfd):
     os.write(err, b"whole\nand more")
     streams.drain()
     assert streams.sources == {}
+    assert streams.flush(None)
     assert tuple(capfd.readouterr()) == ("[7] half\n", "[7] whole\n[7] and more\n")
     with pytest.raises(BrokenPipeError):
         os.write(out, b"x")
@@ -77,7 +81,69 @@ def test_a_pipe_ends_when_both_have_closed_it(kept, capfd):
     assert streams.pump(fd) is True
     assert streams.pump(fd) is False
     assert fd not in streams.sources
+    assert streams.flush(None)
     assert capfd.readouterr().out == "[0] x\n"
+
+
+@contextlib.contextmanager
+def stalled():
+    """Have nobody read our output, until a test does; pytest takes it back between fixtures."""
+    ours, theirs = os.pipe()
+    before = os.dup(1)
+    os.dup2(theirs, 1)
+    os.close(theirs)
+    try:
+        yield ours
+    finally:
+        os.dup2(before, 1)
+
+
+def test_ranks_wait_for_who_does_not_read_and_we_do_not(kept):
+    streams = Streams()
+    with stalled() as reader:
+        _, out, _ = streams.open(0)
+        os.set_blocking(out, False)
+        poll = select.poll()
+        streams.watch(poll)
+        sent = 0
+
+        def step():
+            for fd, _ in poll.poll(0):
+                streams.hear(fd)
+
+        line = b"x" * 1023 + b"\n"
+        for _ in range(8000):
+            try:
+                sent += os.write(out, line)
+            except BlockingIOError:
+                before = sent
+                step()
+        # Two pipes, and what we keep: then the rank has to wait.
+        assert FULL < before < FULL + (1 << 20)
+        assert poll.poll(0) == []
+        found = 0
+        os.set_blocking(reader, False)
+        while found < sent // 1024 * 1028:
+            step()
+            try:
+                found += len(os.read(reader, 1 << 16))
+            except BlockingIOError:
+                assert poll.poll(0), "nobody goes on"
+        streams.close(0)
+        step()
+        assert streams.flush(0)
+
+
+def test_output_that_nobody_reads_in_time_is_lost(kept):
+    streams = Streams()
+    with stalled():
+        _, out, _ = streams.open(0)
+        fd = next(iter(streams.sources))
+        for _ in range(100):
+            os.write(out, b"x\n" * 10_000)
+            streams.pump(fd)
+        streams.drain()
+        assert streams.flush(0.05) is False
 
 
 def test_files_are_made_with_their_directories(kept, tmp_path):
