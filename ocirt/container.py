@@ -132,13 +132,13 @@ def kill(container: Container, number: int, everyone: bool) -> None:
     """Send a signal to the init, or to every process of the container.
 
     Without a pid namespace of its own the container has no init whose death ends the rest, so
-    there every process gets the signal.
+    there every process gets SIGKILL; of any other signal the init makes what it likes.
     """
     manager = manager_of(container)
     alive = container.alive()
     if not alive and not everyone:
         raise NotRunning
-    if everyone or not container.record["own_pid_namespace"]:
+    if everyone or (number == 9 and not container.record["own_pid_namespace"]):
         _signal_all(container, manager, number)
     elif alive:
         signal_init(container, number)

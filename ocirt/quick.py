@@ -52,7 +52,7 @@ def flags(container: Container, manager: Manager | None) -> int:
     if "poststart" not in hooks and not notify:
         found |= START
     if container.record["own_pid_namespace"]:
-        found |= KILL  # else every process of the cgroup gets the signal
+        found |= KILL  # else every process of the cgroup gets SIGKILL
     plain = manager is None or (manager.driver == "fs" and not manager.shared)
     if "poststop" not in hooks and container.record["host_mounts"] is None and plain and not more:
         found |= DELETE

@@ -286,6 +286,22 @@ def test_kill_all_reaches_every_process_of_the_cgroup(runtime, bundle):
     assert runtime.host.leftovers() == []
 
 
+def test_a_signal_is_for_the_init_where_pids_are_shared(runtime, bundle):
+    """What becomes of its children is up to it; only SIGKILL goes to them as well."""
+    b = bundle.sh(
+        "sleep 1000 & trap 'kill -0 $! && echo lives' USR1; echo ready; while :; do wait; done",
+        linux={"namespaces": namespaces("network", "ipc", "uts", "mount")},
+    )
+    runtime.started(b)
+    ready(b)
+    runtime.kill(b, "USR1")
+    assert eventually(lambda: b.output().split() == ["ready", "lives"]), b.output()
+    runtime.kill(b, "KILL")
+    runtime.wait(b)
+    runtime.delete(b)
+    assert runtime.host.leftovers() == []
+
+
 ONLY_OUR_USR1 = pytest.param(
     "USR1", marks=only_ocirt("runc 1.1's waiting init often survives USR1")
 )
