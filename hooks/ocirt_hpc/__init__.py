@@ -18,7 +18,8 @@ nvidia/      NVIDIA's GPUs
 rdma.py      InfiniBand, RoCE, iWARP (exclusive.py: where each is in one network namespace)
 verbs.py     their user-space side, of the host
 hints.py     variables by which libraries find the fabric (hugepages.py: memory for it)
-kinds.py     devices that are nodes and nothing more, by one table (amdgpu.py: AMD's)
+kinds.py     devices that are nodes and nothing more, by one table (amdgpu.py: AMD's;
+             kindrows.py: what a site may add to it)
 topology.py  how near devices are to each other (cpuset.py: and to CPUs and memory)
 loader.py    how an image's programs find the libraries (ldcache.py, elf.py)
 optional.py  packages that need not be installed

@@ -13,7 +13,6 @@ Source: Linux, Documentation/ABI/stable/sysfs-devices-node; cpuset(7), "FORMATS"
 
 from __future__ import annotations
 
-from ocirt.errors import ConfigError
 from ocirt.kernel import procfs
 from ocirt_hpc import topology
 from ocirt_hpc.notes import SITE
@@ -67,8 +66,6 @@ def sections(
 ) -> list[Section]:
     """Return the edit that keeps a container near its devices, or note what it would be."""
     asked = annotation(config, KEY)
-    if asked is not None and asked.names not in (["nearest"], ["none"]):
-        raise ConfigError(asked.where, "expected nearest or none")
     wanted = asked is not None and asked.names == ["nearest"]
     if (asked is not None and not wanted) or (setting == "off" and not wanted) or not devices:
         return []

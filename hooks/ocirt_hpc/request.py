@@ -24,7 +24,7 @@ from ocirt_hpc import rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from ocirt_hpc.notes import Notes
@@ -106,6 +106,16 @@ def annotation(config: dict[str, Any], key: str) -> Asked | None:
     return Asked(value, f"{key}={value}", f"annotations.{key}") if value is not None else None
 
 
+# What comes after PREFIX -> the words that it may hold
+VALUES = {"user": ("keep",), "cpuset": ("nearest", "none")}
+
+# What comes after PREFIX, and has no sense alone -> with what
+GO_WITH = {
+    "imex": "GPUs", "mig-management": "GPUs", "mps": "GPUs",
+    "rdma-handles": "RDMA devices", "rdma-objects": "RDMA devices",
+}  # fmt: skip
+
+
 def check(config: dict[str, Any], kinds: Iterable[str]) -> None:
     """Refuse an annotation of ours that means nothing: whoever wrote it asked for something.
 
@@ -116,6 +126,21 @@ def check(config: dict[str, Any], kinds: Iterable[str]) -> None:
         if key.startswith(PREFIX) and key.removeprefix(PREFIX) not in known:
             there = ", ".join(sorted(known))
             raise ConfigError(f"annotations.{key}", f"unknown annotation (have {there})")
+        asked = annotation(config, key) if key.startswith(PREFIX) else None
+        if asked is not None and "none" in asked.names and len(asked.names) > 1:
+            raise ConfigError(asked.where, 'has "none" beside others')
+    for name, words in VALUES.items():
+        asked = annotation(config, PREFIX + name)
+        if asked is not None and asked.names not in [[word] for word in words]:
+            raise ConfigError(asked.where, f"expected {' or '.join(words)}")
+
+
+def alone(config: dict[str, Any], notes: Notes, has: Mapping[str, bool]) -> None:
+    """Tell of annotations that come to nothing; has: whether the container gets such devices."""
+    for name, what in GO_WITH.items():
+        asked = annotation(config, PREFIX + name)
+        if asked is not None and not has[what]:
+            notes.leave_out(asked.origin, f"the container gets no {what}")
 
 
 def flag(config: dict[str, Any], key: str) -> Asked | None:

@@ -243,6 +243,8 @@ def _take(site: Site, content: str, file: str) -> None:
             words = WORDS.get((section, key))
             if words and value not in words:
                 raise ConfigError(f"{section}.{key}", f'"{value}" is none of {", ".join(words)}')
+            if value.__class__ is int and not 0 <= value < 1 << 31:
+                raise ConfigError(f"{section}.{key}", f"{value} is not from 0 to {(1 << 31) - 1}")
             for path in value if (section, key) in PATHS else ():
                 if "/" in path or key == "library-search-path":
                     with At(f"{section}.{key}"):
@@ -279,5 +281,8 @@ def _tables(held: object, where: str) -> dict[str, Any]:
 
 def _kind(row: dict[str, Any], where: str) -> dict[str, Any]:
     """Hold a kind of devices to the fields of `kinds.py`."""
+    from ocirt_hpc import kindrows
+
     parts.settings(row, {name: kinds.FIELDS[name][0] for name in sorted(kinds.FIELDS)}, f"{where}.")
+    kindrows.check(where, row)
     return {**kinds.KINDS.get(where.partition(".")[2], {}), **row}

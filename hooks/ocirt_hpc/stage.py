@@ -88,6 +88,7 @@ class _Stage:
         self.given: set[str] = set()  # kinds of devices that the container gets
         self.gpus: list[Pci] = []  # that the container gets, for whatever has to be near
         self.nics: list[Pci] = []
+        self.nvidias = False  # whether GPUs of NVIDIA's are asked for, be they none
 
     @property
     def policy(self) -> Policy:
@@ -166,6 +167,7 @@ class _Stage:
         )
         if asked is None:
             return []
+        self.nvidias = True
         others = self._by_file(asked) if asked.by_file else []
         if asked.by_file and not asked.asked.names:
             return others
@@ -561,6 +563,9 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
             more = stage.kinds() + stage.parts()
             sections += stage.rdma(more) + more + stage.mounts() + stage.hugepages()
             sections += stage.cpuset() + stage.launcher(more)
+            request.alone(
+                config, stage.notes, {"GPUs": stage.nvidias, "RDMA devices": "rdma" in stage.given}
+            )
         if stage.site["nvidia", "emulate-hooks"]:
             sections = stage.hooks(sections)
         sections += stage.loader()

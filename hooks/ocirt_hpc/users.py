@@ -106,8 +106,6 @@ def sections(
         return []
     asked = annotation(config, KEEP)
     if asked is not None:
-        if asked.names != ["keep"]:
-            raise ConfigError(asked.where, "expected keep")
         if not site["user", "keep"] and mode != "image":
             raise ConfigError(asked.where, "the site does not allow it (user.keep in hpc.toml)")
         mode = "image"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ocirt_hpc import kinds, site
+from ocirt_hpc import kindrows, kinds, site
 from ocirt_hpc.notes import Notes
 
 from ocirt import create
@@ -169,6 +169,48 @@ def test_a_gpu_that_kfd_does_not_know_has_no_number(machine):
     machine.write(f"{path}/drm/card7/dev", "")
     machine.node("/dev/dri/card7", 226, 7)
     assert given(machine, "amd", "0")[0] == "/dev/dri/card0"
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('find = "pci:zz"', r'device.x.find: "zz" is not a number'),
+        ('find = "dev/x#"', r'device.x.find: "dev/x#" is not absolute'),
+        ('find = "/etc/x#"', r'device.x.find: "/etc/x#" is not below /dev'),
+        ('find = "/dev/../etc/x#"', r'device.x.find: .* holds "\.\."'),
+        ('find = "/dev/x"', r'device.x.find: "/dev/x" has no # in its last name'),
+        ('find = "/dev/x#/y#"', r"device.x.find: .* has no # in its last name"),
+        ('find = "/dev/x##"', r"device.x.find: .* has no # in its last name"),
+        ('with = ["/etc/passwd"]', r'device.x.with: "/etc/passwd" is not below /dev'),
+        ('with = ["/dev/x=x:y"]', r'device.x.with: "y" is not a number'),
+        ('with = ["/dev/x=x"]', r'device.x.with: "x" is not a number'),
+        ('mounts = ["../etc"]', r'device.x.mounts: "../etc" is not absolute'),
+        ('env = ["X"]', r"device.x.env: 'X' is not NAME=value"),
+        ('env = ["=x"]', r"device.x.env: '=x' is not NAME=value"),
+        ('variables = [""]', r"device.x.variables: '' is no name of a variable"),
+        ('switches = ["A=1"]', r"device.x.switches: 'A=1' is no name of a variable"),
+    ],
+)
+def test_a_row_that_means_nothing_is_refused_when_it_is_read(tmp_path, row, words):
+    path = tmp_path / "hpc.toml"
+    path.touch(mode=0o600)
+    path.write_text(f"[device.x]\n{row}\n")
+    with pytest.raises(ConfigError, match=words):
+        site.load(str(path))
+
+
+@pytest.mark.parametrize("name", ["gpus", '"a/b"', '""', "rdma"])
+def test_a_kind_needs_a_name_of_its_own(tmp_path, name):
+    path = tmp_path / "hpc.toml"
+    path.touch(mode=0o600)
+    path.write_text(f'[device.{name}]\nfind = "/dev/x#"\n')
+    with pytest.raises(ConfigError, match=r"cannot be the name of a kind, as ocirt.hpc/"):
+        site.load(str(path))
+
+
+def test_the_built_in_rows_would_pass():
+    for name, row in kinds.KINDS.items():
+        kindrows.check(f"device.{name}", row)
 
 
 def test_gpus_on_the_bus_and_the_node_that_comes_with_all(machine):

@@ -100,6 +100,33 @@ def test_the_stage_asks_for_that(tmp_path):
     assert place.ask("[stage]\nenabled = false\n", annotations={"ocirt.hpc/gpu": "1"}) is None
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("user", "drop", "expected keep"),
+        ("cpuset", "0-3", "expected nearest or none"),
+        ("gpus", "all,none", 'has "none" beside others'),
+        ("cxi", "none 0", 'has "none" beside others'),
+    ],
+)
+def test_a_value_that_means_nothing_is_an_error(key, value, words):
+    with pytest.raises(ConfigError) as caught:
+        request.check({"annotations": {f"ocirt.hpc/{key}": value}}, ["cxi"])
+    assert str(caught.value) == f"annotations.ocirt.hpc/{key}: {words}"
+
+
+@pytest.mark.parametrize("key", request.GO_WITH)
+def test_what_comes_to_nothing_alone_is_told(tmp_path, capfd, key):
+    machine = Machine(tmp_path / "host")
+    machine.nic("mlx5_0", "0000:41:00.0")
+    machine.gpu("0000:07:00.0", 0)
+    place = Place(tmp_path, machine)
+    made = place.ask("", annotations={f"ocirt.hpc/{key}": "1"})
+    what = f"the container gets no {request.GO_WITH[key]}"
+    assert [(row["from"], row["what"]) for row in made.report] == [(f"ocirt.hpc/{key}=1", what)]
+    assert f"ocirt.hpc/{key}=1: {what}; left out" in capfd.readouterr().err
+
+
 def test_every_annotation_of_ours_is_known():
     home = Path(request.__file__).parent
     texts = [path.read_text() for path in (*home.rglob("*.py"), Path(cli.__file__))]

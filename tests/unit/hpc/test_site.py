@@ -113,3 +113,14 @@ def test_the_example_of_the_docs_is_good(file):
 @pytest.mark.parametrize("key", site.KEYS)
 def test_every_setting_is_in_the_docs(key):
     assert f"| `{'.'.join(key)}` |" in DOCS
+
+
+@pytest.mark.parametrize("value", ["-5", str(1 << 31)])
+def test_a_number_out_of_range(tmp_path, value):
+    path = tmp_path / "hpc.toml"
+    path.touch(mode=0o600)
+    path.write_text(f"[rdma]\nhca-handles = {value}\n")
+    with pytest.raises(
+        ConfigError, match=rf"rdma.hca-handles: {value} is not from 0 to 2147483647"
+    ):
+        site.load(str(path))
