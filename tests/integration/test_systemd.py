@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -182,6 +183,102 @@ def test_new_limits_outlive_a_reload_of_systemd(runtime, scoped):
     assert read(pid, "memory.max") == str(128 << 20)
     assert read(pid, "pids.max") == "30"
     runtime.delete(box, "--force")
+
+
+@pytest.mark.skipif(not UNIFIED, reason="the files of cgroup v2")
+def test_every_limit_outlives_a_reload_of_systemd(runtime, scoped):
+    resources = {
+        "memory": {"limit": 64 << 20, "reservation": 16 << 20, "swap": 80 << 20},
+        # systemd counts whole percents of a CPU: another quota is rounded up by a reload.
+        "cpu": {"shares": 512, "quota": 12500, "period": 50000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 20},
+        "unified": {"memory.high": "33554432", "memory.min": "4096"},
+    }
+    box = scoped(resources=resources)
+    pid = runtime.started(box)
+    files = (
+        "memory.max", "memory.low", "memory.swap.max", "memory.high", "memory.min", "cpu.max",
+        "cpu.weight", "cpuset.cpus", "cpuset.mems", "pids.max",
+    )  # fmt: skip
+    before = {name: read(pid, name) for name in files}
+    assert before["memory.swap.max"] == str(16 << 20)
+    call("systemctl", "daemon-reload")
+    assert {name: read(pid, name) for name in files} == before
+    # And whatever makes systemd write its files again.
+    call("systemctl", "set-property", "--runtime", unit_of(box), "TasksMax=21")
+    assert {name: read(pid, name) for name in files} == {**before, "pids.max": "21"}
+    runtime.delete(box, "--force")
+
+
+# What no two units have in common, and what systemd counts.
+MOMENTARY = frozenset(
+    """Id Names InvocationID Description ControlGroup ControlGroupId MemoryCurrent MemoryAvailable
+    TasksCurrent CPUUsageNSec EffectiveCPUs EffectiveMemoryNodes IOReadBytes IOReadOperations
+    IOWriteBytes IOWriteOperations""".split()
+)
+
+LIKE_RUNC = {
+    "nothing": {},
+    "everything": {
+        "memory": {"limit": 64 << 20, "reservation": 16 << 20, "swap": 96 << 20},
+        "cpu": {"shares": 262144, "quota": 12345, "period": 50000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 20},
+        "unified": {"memory.high": "33554432", "memory.min": "4096"},
+    },
+    "unlimited": {"memory": {"limit": -1, "swap": -1}, "pids": {"limit": -1}},
+    "no period": {"cpu": {"quota": 150000, "shares": 2}},
+    "unified": {
+        "unified": {"cpu.max": "max 50000", "pids.max": "max", "memory.swap.max": "0"},
+    },
+    "devices": {"devices": RULES},
+    "all devices": {"devices": [{"allow": True, "access": "rwm"}]},
+}
+
+
+def shown(unit):
+    """Return all properties of a unit; those that may come twice as a set."""
+    found, allowed = {}, set()
+    for line in call("systemctl", "show", "--all", unit).splitlines():
+        name, _, value = line.partition("=")
+        if name == "DeviceAllow":
+            allowed.add(value)
+        elif name not in MOMENTARY and "Timestamp" not in name:
+            found[name] = value
+    return found, allowed
+
+
+@only_ocirt("it is compared with runc")
+@pytest.mark.skipif(not UNIFIED or not shutil.which("runc"), reason="needs cgroup v2 and runc")
+@pytest.mark.parametrize("name", LIKE_RUNC)
+def test_a_unit_is_as_runc_makes_it(runtime, scoped, workdir, name):
+    box = scoped(resources=LIKE_RUNC[name])
+    runc = ["runc", "--root", os.path.join(workdir, "runc")]
+    with open(box.out, "w") as out:
+        subprocess.run(
+            [*runc, "--systemd-cgroup", "create", "--bundle", box.path, box.id],
+            stdout=out, stderr=out, check=True, timeout=PATIENCE,
+        )  # fmt: skip
+    theirs, their_devices = shown(unit_of(box))
+    subprocess.run([*runc, "delete", "--force", box.id], check=True, timeout=PATIENCE)
+    assert eventually(lambda: unit_of(box) not in units())
+    runtime.create(box)
+    ours, our_devices = shown(unit_of(box))
+    runtime.delete(box, "--force")
+
+    differ = {key for key in theirs | ours if theirs.get(key) != ours.get(key)}
+    # runc sets each property twice; the second time makes files that systemd wants to read again.
+    differ -= {"DropInPaths", "NeedDaemonReload"}
+    if "quota" in LIKE_RUNC[name].get("cpu", {}) and "period" not in LIKE_RUNC[name]["cpu"]:
+        assert ours["CPUQuotaPeriodUSec"] == "100ms"  # the kernel's own; runc leaves it unsaid
+        differ -= {"CPUQuotaPeriodUSec"}
+    assert not differ, {key: (theirs.get(key), ours.get(key)) for key in differ}
+    # The same by its number, since /proc/devices has three names for some.
+    pseudo_terminals = {"char-pts rwm": "char-136 rwm"}
+    their_devices = {pseudo_terminals.get(row, row) for row in their_devices}
+    assert their_devices <= our_devices
+    # runc leaves out what has no node on the host, and a reload of systemd takes it away then.
+    wanted = {"/dev/char/195:0 rw", "char-239 rwm", "/dev/block/202:3 r"}
+    assert our_devices - their_devices <= (wanted if name == "devices" else set())
 
 
 def opened(runtime, box):
@@ -392,46 +489,92 @@ def user():
     return int(uid)
 
 
+class Own:
+    """A container of a user whose own systemd makes its scope, and the runtime in his hands."""
+
+    def __init__(self, user, box, runtime, state):
+        self.user, self.box, self.runtime, self.state = user, box, runtime, state
+
+    def __call__(self, *args, **popen):
+        ids = [f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
+        env = {"XDG_RUNTIME_DIR": f"/run/user/{self.user}", "PATH": os.environ["PATH"]}
+        popen.setdefault("capture_output", "stdout" not in popen)
+        return subprocess.run(
+            ["setpriv", *ids, *args], env=env, timeout=PATIENCE, text=True, check=False, **popen
+        )
+
+    def ocirt(self, *args, **popen):
+        return self(self.runtime, "--root", self.state, *args, **popen)
+
+    def run(self):
+        """Run the container detached; return its pid."""
+        with open(os.path.join(self.state, "out"), "w+") as out:
+            made = self.ocirt(
+                "--systemd-cgroup", "run", "-d", "--pid-file", f"{self.state}/pid",
+                "-b", self.box.path, self.box.id, stdout=out, stderr=out,
+            )  # fmt: skip
+            out.seek(0)
+            assert made.returncode == 0, out.read()
+        with open(f"{self.state}/pid") as file:
+            return int(file.read())
+
+
+@pytest.fixture
+def own(user, runtime, scoped, public_runtime, workdir):
+    def build(**linux):
+        box = scoped("sleep", "1000", parent="user.slice", resources={"pids": {"limit": 15}})
+        box.config["process"]["capabilities"] = {}
+        box.config["mounts"] = [
+            mount for mount in box.config["mounts"] if mount["destination"] == "/proc"
+        ]
+        ids = [{"containerID": 0, "hostID": user, "size": 1}]
+        box.config["linux"].update(uidMappings=ids, gidMappings=ids, **linux)
+        box.config["linux"]["namespaces"].append({"type": "user"})
+        box.save()
+        state = os.path.join(workdir, "user-state")
+        os.mkdir(state)
+        # The root file system whole: the default devices are made in its /dev.
+        for top, _, _ in [*os.walk(box.path), (state, (), ())]:
+            os.chown(top, user, user)
+        return Own(user, box, public_runtime, state)
+
+    return build
+
+
 @only_ocirt("the test maps one id alone")
-def test_a_user_has_scopes_of_his_own(user, runtime, scoped, public_runtime, workdir):
-    box = scoped("sleep", "1000", parent="user.slice", resources={"pids": {"limit": 15}})
-    box.config["process"]["capabilities"] = {}
-    box.config["mounts"] = [
-        mount for mount in box.config["mounts"] if mount["destination"] == "/proc"
-    ]
-    box.config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": user, "size": 1}]
-    box.config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": user, "size": 1}]
-    box.config["linux"]["namespaces"].append({"type": "user"})
-    box.save()
-    state = os.path.join(workdir, "user-state")
-    os.mkdir(state)
-    # The root file system whole: the default devices are made in its /dev.
-    for top, _, _ in [*os.walk(box.path), (state, (), ())]:
-        os.chown(top, user, user)
-    ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    home = {"XDG_RUNTIME_DIR": f"/run/user/{user}", "PATH": os.environ["PATH"]}
-
-    def ocirt(*args, **popen):
-        argv = ["setpriv", *ids, public_runtime, "--root", state, *args]
-        return subprocess.run(argv, env=home, timeout=PATIENCE, text=True, check=False, **popen)
-
-    with open(os.path.join(state, "out"), "w+") as out:
-        made = ocirt(
-            "--systemd-cgroup", "run", "-d", "--pid-file", f"{state}/pid", "-b", box.path, box.id,
-            stdout=out, stderr=out,
-        )  # fmt: skip
-        out.seek(0)
-        assert made.returncode == 0, out.read()
-    with open(f"{state}/pid") as file:
-        pid = int(file.read())
+def test_a_user_has_scopes_of_his_own(user, own):
+    own = own()
+    box, pid = own.box, own.run()
     base = f"/user.slice/user-{user}.slice/user@{user}.service/user.slice"
     assert cgroup_of(pid) == f"{base}/{unit_of(box)}"
     assert read(pid, "pids.max") == "15"
-    run = ocirt("exec", box.id, "cat", "/proc/self/cgroup", capture_output=True)
+    run = own.ocirt("exec", box.id, "cat", "/proc/self/cgroup")
     assert unit_of(box) in run.stdout, run.stderr
-    changed = ocirt("update", "--pids-limit", "17", box.id, capture_output=True)
+    changed = own.ocirt("update", "--pids-limit", "17", box.id)
     assert changed.returncode == 0, changed.stderr
     assert read(pid, "pids.max") == "17"
-    gone = ocirt("delete", "--force", box.id, capture_output=True)
+    gone = own.ocirt("delete", "--force", box.id)
     assert gone.returncode == 0, gone.stderr
     assert not os.path.exists(f"/sys/fs/cgroup{base}/{unit_of(box)}")
+
+
+@only_ocirt("the test maps one id alone")
+def test_no_reload_takes_a_device_of_a_user_away(own):
+    """Of either systemd: that of the machine, and the user's own."""
+    if not os.access("/dev/fuse", os.R_OK):
+        pytest.skip("no /dev/fuse to hand over")
+    fuse = {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}
+    own = own(devices=[fuse])
+    own.run()
+    opens = "exec 3<> /dev/fuse && echo > /dev/null && echo opens"
+    for change in ((), ("systemctl", "daemon-reload"), ("systemctl", "--user", "daemon-reload")):
+        if change:
+            done = own(*change) if "--user" in change else subprocess.run(change, check=False)
+            assert done.returncode == 0, done.stderr
+        result = own.ocirt("exec", own.box.id, "sh", "-c", opens)
+        assert result.stdout == "opens\n", f"{change}: {result.stderr}"
+    changed = own.ocirt("update", "--pids-limit", "17", own.box.id)
+    assert changed.returncode == 0, changed.stderr
+    assert own.ocirt("exec", own.box.id, "sh", "-c", opens).stdout == "opens\n"
+    gone = own.ocirt("delete", "--force", own.box.id)
+    assert gone.returncode == 0, gone.stderr
