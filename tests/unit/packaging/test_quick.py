@@ -278,6 +278,20 @@ def test_delete_leaves_nothing(made, ocirt, process, tmp_path, argv):
     assert manager.frozen.exists()
 
 
+def test_what_is_unknown_is_no_error_to_delete_by_force(ocirt, tmp_path):
+    log = str(tmp_path / "log")
+    assert ocirt("--log", log, "delete", "--force", "web").returncode == 0  # no root either
+    (tmp_path / "root").mkdir()
+    assert ocirt("--log", log, "delete", "--force", "web").returncode == 0
+    assert os.path.getsize(log) == 0
+    for argv in (["delete", "web"], ["kill", "web"], ["delete", "--force", "../web"]):
+        assert ocirt(*argv).returncode == PYTHON
+    (tmp_path / "root" / "web").symlink_to("nowhere")
+    assert ocirt("delete", "--force", "web").returncode == PYTHON
+    (tmp_path / "root" / "file").touch()
+    assert ocirt("delete", "--force", "file").returncode == PYTHON
+
+
 @pytest.mark.parametrize("kind", ["in the cgroup", "in the directory"])
 def test_delete_leaves_to_python_what_it_does_not_know(made, ocirt, process, kind):
     container, manager = made()
