@@ -29,13 +29,18 @@ def resolve(bundle: str) -> str:
 
 def load(bundle: str, config: str = "config.json") -> dict[str, Any]:
     """Return the config of the bundle; `config` is relative to it, or absolute."""
-    found = read(bundle, config)
-    shape.check(found)
-    return found
+    return load_with_text(bundle, config)[0]
 
 
-def read(bundle: str, config: str = "config.json") -> dict[str, Any]:
-    """Return the config as it was written, whatever its shape."""
+def load_with_text(bundle: str, config: str = "config.json") -> tuple[dict[str, Any], bytes]:
+    """Return the config, and the text that says just that: empty where it says more."""
+    found, text = read(bundle, config)
+    shape.check(found)  # takes out what is null
+    return found, b"" if b"null" in text else text
+
+
+def read(bundle: str, config: str = "config.json") -> tuple[dict[str, Any], bytes]:
+    """Return the config as it was written, whatever its shape, and its text."""
     path = os.path.join(resolve(bundle), config)
     try:
         kind = os.stat(path).st_mode & S_IFMT
@@ -57,7 +62,7 @@ def read(bundle: str, config: str = "config.json") -> dict[str, Any]:
         raise
     if b"\\u0000" in text:
         _refuse_nul(found)
-    return found
+    return found, text
 
 
 def rootfs(config: dict[str, Any], bundle: str) -> str:

@@ -134,7 +134,10 @@ class Draft:
         self.wish = wish
         state.check_id(wish.container_id)
         self.bundle = os.path.abspath(wish.bundle)
-        self.config: dict[str, Any] = wish.config or bundles.load(self.bundle, wish.config_name)
+        self._read, self._text = wish.config, b""
+        if self._read is None:
+            self._read, self._text = bundles.load_with_text(self.bundle, wish.config_name)
+        self.config: dict[str, Any] = self._read
         self.plan: list[Op] = []
         self.edits = self._edits()
         self.notify = bool(wish.notify and handover.notify_socket() and self.config.get("process"))
@@ -286,6 +289,10 @@ class Draft:
 
         return explain(op, errno, self.config, self.rootfs)
 
+    def text(self) -> bytes:
+        """Return the text of the config, where nothing has been added to what was read."""
+        return self._text if self.config is self._read else b""
+
     def joined(self) -> list[tuple[str, str, str]]:
         """Return (word, path, place in the config) of the namespaces to be joined."""
         spaces = self.context.namespaces
@@ -362,7 +369,7 @@ def claim(draft: Draft, undo: Undo, record: dict[str, Any]) -> Container:
     undo.add(poststop, container, (draft.config.get("hooks") or {}).get("poststop") or [])
     undo.add(container.remove)
     container.save()  # a crash from here on leaves what `delete --force` needs to know
-    container.save_config(draft.config)
+    container.save_config(draft.config, draft.text())
     if draft.edits is not None:
         container.save_report(draft.edits.report)
         if draft.edits.tree is not None:

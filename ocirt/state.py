@@ -139,9 +139,9 @@ class Container:
         """Write state.json."""
         write_whole(self.state_file, jsonio.dumps(self.record))
 
-    def save_config(self, config: dict[str, Any]) -> None:
-        """Keep the config for the verbs to come."""
-        write_whole(os.path.join(self.directory, "config.json"), jsonio.dumps(config))
+    def save_config(self, config: dict[str, Any], text: bytes = b"") -> None:
+        """Keep the config for the verbs to come; text: what says the same, where there is such."""
+        write_whole(os.path.join(self.directory, "config.json"), text or jsonio.dumps(config))
 
     def save_report(self, rows: list[dict[str, Any]]) -> None:
         """Keep what the HPC stage did and why, for `ocirt hpc explain`."""

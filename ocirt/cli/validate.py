@@ -36,7 +36,7 @@ can be made of the bundle. Hints about what would be ignored go to stderr."""
 def run(arguments: Arguments, settings: Settings) -> int:
     """Print the faults; an Error only when there is no document to look at."""
     directory = arguments.words[0] if arguments.words else os.getcwd()
-    document = bundle.read(directory, arguments.config)
+    document, _ = bundle.read(directory, arguments.config)
     for place, name in misspelt(document):
         sys.stderr.write(f"hint: {place}: ignored; the specification writes {name}\n")
     found = misshapen(document)

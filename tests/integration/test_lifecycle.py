@@ -630,3 +630,32 @@ def test_the_container_sits_in_its_cgroup_when_create_returns(runtime, bundle):
 def test_a_config_without_linux_resources_still_runs(runtime, bundle):
     b = bundle("echo", "hi", linux={"resources": DROP})
     assert runtime.prints(b) == "hi"
+
+
+def rewritten(b, change, **options):
+    """Write a bundle's config in another form; return what it was."""
+    with open(f"{b.path}/config.json") as file:
+        config = json.load(file)
+    with open(f"{b.path}/config.json", "w") as file:
+        json.dump({**config, **change}, file, **options)
+    return config
+
+
+@only_ocirt("the files of the state are private")
+def test_the_config_is_kept_as_it_was_written(runtime, bundle):
+    b = bundle.sleeping()
+    rewritten(b, {}, indent=8)
+    runtime.create(b)
+    with open(f"{b.path}/config.json") as file:
+        written = file.read()
+    with open(f"{runtime.root}/{b.id}/config.json") as file:
+        assert file.read() == written
+
+
+@only_ocirt("the files of the state are private")
+def test_the_config_is_kept_without_what_is_null(runtime, bundle):
+    b = bundle.sleeping()
+    config = rewritten(b, {"hooks": None})
+    runtime.create(b)
+    with open(f"{runtime.root}/{b.id}/config.json") as ours:
+        assert json.load(ours) == config

@@ -153,3 +153,11 @@ def test_a_rootfs_that_is_not_there_or_no_directory(made, tmp_path):
 def test_null_at_the_top_is_no_config(made):
     with pytest.raises(ConfigError):
         bundle.load(made(b"null"))
+
+
+def test_the_text_comes_along_unless_it_says_more_than_the_config(made):
+    config = json.dumps(engine(), indent=4).encode()
+    assert bundle.load_with_text(made(config)) == (engine(), config)
+    without = {key: value for key, value in engine().items() if key != "hooks"}
+    with_null = json.dumps({**without, "hooks": None}).encode()
+    assert bundle.load_with_text(made(with_null)) == (without, b"")
