@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from os import path as path
 else:
     import posix
-    from posix import *  # noqa: F403
-    from posix import _exit as _exit
 
     from ocirt import ospath as path
+
+    globals().update({**posix.__dict__, **globals()})  # as `import *`, for a tenth of its cost
 
     SEEK_SET = 0
 

@@ -173,9 +173,13 @@ class Op(tuple):  # type: ignore[type-arg] # subscripting costs an import
     what = property(lambda self: self[3])
 
 
-def _text(value: str | bytes) -> bytes:
-    data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
-    return _LEN.pack(len(data), 0) + data + bytes(8 - len(data) % 8)
+_PADS = [bytes(8 - length) for length in range(8)]  # that of a text, by what is over of its length
+_words: dict[int, bytes] = {}  # the same few numbers come again and again
+
+
+def _word(value: int) -> bytes:
+    word = _words[value] = _INT.pack(value) if value < 1 << 63 else _UINT.pack(value)
+    return word
 
 
 def _strings(values: Iterable[str]) -> bytes:
@@ -203,23 +207,28 @@ def encode(ops: list[Op], first: int, slots: dict[str, int], *, again: bool = Fa
 
 
 def _written(op: Op, slots: dict[str, int], keep: bool) -> bytes:
-    name, args, where, _ = op
-    code, types = CODES[name]
-    body = b""
-    for kind, value in zip(types, args, strict=True):
+    code, types = CODES[op[0]]
+    args = op[1]
+    assert len(args) == len(types)
+    parts: list[bytes] = []
+    for kind, value in zip(types, args):  # noqa: B905 - `strict` costs more than the loop
         if kind == "i":
-            body += _INT.pack(value) if value < 1 << 63 else _UINT.pack(value)
+            parts.append(_words.get(value) or _word(value))
         elif kind == "f":
-            body += _INT.pack(slots[value] if value else -1)
+            parts.append(_word(slots[value] if value else -1))
             keep = False
         elif kind == "s":
-            if value.__class__ is str and "\0" in value:
-                raise ConfigError(where, "holds a NUL character")
-            body += _text(value)
+            if value.__class__ is str:
+                if "\0" in value:
+                    raise ConfigError(op[2], "holds a NUL character")
+                value = value.encode("utf-8", "surrogateescape")
+            length = len(value)
+            parts += (_LEN.pack(length, 0), value, _PADS[length & 7])
         else:
             if any("\0" in item for item in value):
-                raise ConfigError(where, "holds a NUL character")
-            body += _strings(value)
+                raise ConfigError(op[2], "holds a NUL character")
+            parts.append(_strings(value))
+    body = b"".join(parts)
     part = _OP.pack(code, len(types), 8 + len(body)) + body
     if keep:
         op.written = part
