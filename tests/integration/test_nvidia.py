@@ -148,6 +148,20 @@ def test_the_images_links_lead_no_library_astray(runtime, bundle, gpus):
         assert file.read() == "mine"
 
 
+def test_a_gpu_that_has_fallen_off_the_bus(runtime, bundle, gpus, host):
+    file = gpus.root / "proc/driver/nvidia/gpus/0000:27:00.0/information"
+    file.unlink()
+    file.mkdir()
+    result = run(runtime, gpus, asking(bundle("true"), "NVIDIA_VISIBLE_DEVICES=1"))
+    assert (result.code, result.out) == (1, "")
+    sentence = (
+        "NVIDIA_VISIBLE_DEVICES=1: GPU 1 (0000:27:00.0): /proc/driver/nvidia/gpus/0000:27:00.0/"
+    )
+    assert sentence in result.err
+    assert host.leftovers() == []
+    assert run(runtime, gpus, asking(bundle("true"), "NVIDIA_VISIBLE_DEVICES=0")).code == 0
+
+
 def test_a_mig_device_is_its_gpu_and_two_capabilities(runtime, bundle, gpus):
     gpus.mig(2, 9)
     name = f"MIG-{machines.UUID.format(2)}/9/0"

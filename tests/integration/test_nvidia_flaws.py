@@ -71,8 +71,10 @@ def loader(bundle):
 # --- CVE-2024-0132, CVE-2026-24260: a path of the image is another by the time it is mounted
 
 
-@pytest.mark.parametrize("path", ["/usr/bin", "/etc", "/run", "/usr/local/cuda"])
+@pytest.mark.parametrize("path", ["/usr/bin", "/etc", "/run", "/usr/local/cuda", "/usr/lib64"])
 def test_a_name_that_changes_under_the_mounts(runtime, bundle, gpus, canary, host, path):
+    if path == "/usr/lib64":
+        base.in_the_images_folders(gpus)
     b = bundle.sh("find / -xdev -name secret; ls /usr/bin/secret /etc/secret /run/secret; true")
     loader(b)
     os.makedirs(b.inside(f"{path}/compat"), exist_ok=True)
@@ -101,9 +103,21 @@ def test_a_name_that_changes_under_the_mounts(runtime, bundle, gpus, canary, hos
 
 
 @pytest.mark.parametrize(
-    "path", ["/usr/bin", "/etc", "/run", "/run/ocirt", "/lib/firmware", "/etc/OpenCL", "/dev"]
+    "path",
+    [
+        "/usr/bin",
+        "/etc",
+        "/run",
+        "/run/ocirt",
+        "/lib/firmware",
+        "/etc/OpenCL",
+        "/dev",
+        "/usr/lib64",
+    ],
 )
 def test_no_mount_point_is_made_outside(runtime, bundle, gpus, canary, path, host):
+    if path == "/usr/lib64":
+        base.in_the_images_folders(gpus)
     b = bundle("true")
     loader(b)
     link(b, path, out_of(b, canary))

@@ -2,6 +2,8 @@
 
     index 3 · GPU-UUID · PCI address · MIG-GPU-UUID/GI/CI · 0:1 · MIG-UUID · all · none
 
+The beginning of a UUID means the only GPU that it fits (GPU-fef8089b, as CUDA has it).
+
 The index of a MIG device (0:1) and its MIG-UUID are names that NVML gives: only they wait for it,
 and where it does not answer they are refused, with the form that needs none.  Every name is looked
 up; one that means nothing is an error that says what there is.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from ocirt.errors import ConfigError, Error
 from ocirt_hpc.host import pci_address
+from ocirt_hpc.nvidia.driver import PROC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
     from ocirt_hpc.nvidia.driver import Driver, Gpu, Mig
     from ocirt_hpc.nvidia.nvml import Facts, MigDevice
+
+
+SHORTEST = len("GPU-") + 4  # of the beginning of a UUID
 
 
 class Chosen:
@@ -72,9 +78,11 @@ def _one(driver: Driver, name: str) -> Chosen:
         if int(name) < len(driver.gpus):
             return Chosen(driver.gpus[int(name)])
     elif name.upper().startswith("GPU-"):
-        for gpu in driver.gpus:
-            if gpu.uuid.lower() == name.lower():
-                return Chosen(gpu)
+        fitting = [gpu for gpu in driver.gpus if gpu.uuid.lower().startswith(name.lower())]
+        if len(fitting) == 1 and len(name) >= SHORTEST:
+            return Chosen(fitting[0])
+        if len(fitting) > 1:
+            raise ConfigError(f'"{name}" is the beginning of the UUIDs of {len(fitting)} GPUs')
         if any("?" in gpu.uuid for gpu in driver.gpus):
             return _by_uuid(driver, name)
     elif name.count(":") == 2:
@@ -143,6 +151,14 @@ def _by_nvml(driver: Driver, name: str) -> Chosen:
     raise ConfigError(f'there is no MIG device "{name}" (have {", ".join(have) or "none"})')
 
 
+def need(chosen: Iterable[Chosen]) -> None:
+    """Refuse a GPU of which procfs tells nothing; ConfigError names it, and the file."""
+    for one in chosen:
+        if one.gpu.fault is not None:
+            place = f"GPU {one.gpu.index} ({one.gpu.address})"
+            raise ConfigError(place, *one.gpu.fault.segments) from one.gpu.fault
+
+
 def paired(driver: Driver, facts: Facts) -> Iterator[tuple[Gpu, MigDevice, Mig | None]]:
     """Yield each MIG device of NVML with its GPU, and with what procfs has of it, or None."""
     for gpu in driver.gpus:
@@ -164,4 +180,4 @@ def _there(driver: Driver) -> str:
     names = [
         f"{one.gpu.index} {one.name}" if one.mig is None else one.name for one in everything(driver)
     ]
-    return "have " + ", ".join(names) if names else "the driver has none"
+    return "have " + ", ".join(names) if names else f"the driver has none in {PROC}/gpus"

@@ -13,7 +13,6 @@ from ocirt import jsonio
 from ocirt import system as os
 from ocirt.errors import ConfigError
 from ocirt_hpc import loader
-from ocirt_hpc.nvidia import native
 from ocirt_hpc.nvidia.driver import CONTROL, GPU_MAJOR, MODESET, PROC
 
 TYPE_CHECKING = False
@@ -50,6 +49,7 @@ XORG_MODULE = "libglxserver_nvidia.so"
 
 GRAPHIC = {"graphics", "video", "display"}
 
+CHANNELS = "/dev/nvidia-caps-imex-channels"
 MANAGEMENT = ("config", "monitor")
 PARAMS = f"{PROC}/params"
 PROFILE = "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf"
@@ -91,13 +91,19 @@ def nodes(driver: Driver, chosen: Iterable[Chosen], wanted: set[str]) -> list[No
 def channels(driver: Driver, ids: Iterable[str]) -> list[Node]:
     """Return the nodes of IMEX channels, by which GPUs of several nodes share memory."""
     found = []
-    for text in ids:
+    wanted = list(ids)
+    if wanted == ["all"]:
+        names = driver.host.dev_names(CHANNELS)
+        wanted = [name.removeprefix("channel") for name in names if name.startswith("channel")]
+        if not wanted:
+            raise ConfigError(f"this host has no IMEX channel in {CHANNELS}")
+    for text in wanted:
         if not (text.isascii() and text.isdecimal() and int(text) < 1 << 20):
             raise ConfigError(f'"{text}" is not an IMEX channel')
         major = driver.host.major("nvidia-caps-imex-channels")
         if major is None:
             raise ConfigError(f"IMEX channel {text}: the loaded NVIDIA driver has none")
-        path = f"/dev/nvidia-caps-imex-channels/channel{int(text)}"
+        path = f"{CHANNELS}/channel{int(text)}"
         found.append(driver.node(path, major, int(text)))
     return found
 
@@ -195,8 +201,8 @@ def file_edits(
         if file.kind == "library" and not destination:
             below = "vdpau/" if "/vdpau/" in file.source else ""
             if own is not None:
-                places, entry = own.put(file, below)
-                mounts += native.mounts(places, root + file.source, options)
+                made, entry = own.put(file, root + file.source, options, below)
+                mounts += made
             else:
                 destination, entry = loader.put(
                     tree, file.name, file.soname, file.bits, file.entry, below

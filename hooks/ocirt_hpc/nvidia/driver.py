@@ -11,7 +11,7 @@ Source: NVIDIA driver README, "Nvidia procfs"; open-gpu-kernel-modules, nv-procf
 
 from __future__ import annotations
 
-from ocirt.errors import At, ConfigError
+from ocirt.errors import At, ConfigError, Error
 from ocirt_hpc.host import Host, Node, pci_address
 
 TYPE_CHECKING = False
@@ -26,6 +26,9 @@ MODULE_VERSION = "/sys/module/nvidia/version"
 
 GPU_MAJOR = 195  # assigned for good; /proc/devices calls it nvidia-frontend or nvidia
 CONTROL, MODESET = 255, 254  # minors below it
+
+VENDOR, DISPLAY = 0x10DE, 0x03  # of PCI: NVIDIA, display controllers
+TEGRA = "/etc/nv_tegra_release"
 
 
 class Mig:
@@ -43,7 +46,8 @@ class Mig:
 class Gpu:
     """One GPU: index of nvidia-smi, device minor, UUID, PCI address, model, MIG devices.
 
-    folder: its name in procfs, whose domain may have 8 digits.
+    folder: its name in procfs, whose domain may have 8 digits.  fault: why procfs tells no more of
+    it than its address: it has fallen off the bus, or is half set up.
     """
 
     def __init__(self, minor: int, uuid: str, address: str, model: str, folder: str) -> None:
@@ -54,6 +58,7 @@ class Gpu:
         self.model = model
         self.folder = folder
         self.migs: list[Mig] = []
+        self.fault: Error | None = None
 
     @property
     def path(self) -> str:
@@ -126,13 +131,19 @@ class Driver:
 
 
 def find(
-    host: Host, nvml: Nvml | None = None, root: str = "/", places: Places = USUAL
+    host: Host,
+    nvml: Nvml | None = None,
+    root: str = "/",
+    places: Places = USUAL,
+    *,
+    whole: bool = True,
 ) -> Driver | None:
     """Return what the loaded driver says, or None when none is loaded.
 
     Errors name the file: a driver half loaded, or a GPU that says nothing of use.  nvml: how NVML
     is asked for what else nobody knows.  root: below what the driver has its files.  places: where
-    its libraries are looked for.
+    its libraries are looked for.  whole: raise for a GPU that says nothing; else it has a `fault`,
+    and keeps the others' numbers as they are.
     """
     text = host.text(f"{PROC}/version")
     if text is None:
@@ -147,7 +158,7 @@ def find(
     driver.uid = _number(params, "DeviceFileUID", 0)
     driver.gid = _number(params, "DeviceFileGID", 0)
     driver.mode = _number(params, "DeviceFileMode", 0o666) & 0o777
-    found = [_gpu(host, folder) for folder in host.names(f"{PROC}/gpus")]
+    found = [_gpu(host, folder, whole=whole) for folder in host.names(f"{PROC}/gpus")]
     driver.gpus = sorted((gpu for gpu in found if gpu is not None), key=_place)
     for index, gpu in enumerate(driver.gpus):
         gpu.index = index
@@ -168,10 +179,39 @@ def _version(text: str) -> str:
     return ""
 
 
-def _gpu(host: Host, folder: str) -> Gpu | None:
+def absent(host: Host) -> str:
+    """Word that no driver is loaded, and what the machine tells about that."""
+    why = "no NVIDIA driver is loaded on this host"
+    if host.node("/dev/dxg") is not None:
+        return f"{why}: GPUs of WSL (/dev/dxg) are not known here"
+    if host.exists(TEGRA):
+        return (
+            f"{why}: those of Tegra ({TEGRA}), with lists of files (mode csv), are not known here"
+        )
+    for pci in host.pcis():
+        if pci.number("vendor") == VENDOR and (pci.number("class") or 0) >> 16 == DISPLAY:
+            return f"{why}: the GPU at {pci.address} waits for one; as root: modprobe nvidia"
+    return why
+
+
+def _gpu(host: Host, folder: str, *, whole: bool) -> Gpu | None:
     """Return a GPU; None when the driver was told to leave it alone."""
+    try:
+        return _read(host, folder)
+    except Error as error:
+        if whole:
+            raise
+        lost = Gpu(-1, "", pci_address(folder), "", folder)
+        lost.fault = error
+        return lost
+
+
+def _read(host: Host, folder: str) -> Gpu | None:
     path = f"{PROC}/gpus/{folder}/information"
-    fields = _fields(host.text(path) or "")
+    text = host.text(path)
+    if text is None:
+        raise ConfigError(path, "is not there")
+    fields = _fields(text)
     if fields.get("GPU Excluded") == "Yes":
         return None
     minor = _number(fields, "Device Minor", -1)
@@ -205,6 +245,8 @@ def _migs(driver: Driver) -> None:
     host = driver.host
     minors: dict[str, int] | None = None
     for gpu in driver.gpus:
+        if gpu.fault is not None:
+            continue
         mig = f"{PROC}/capabilities/gpu{gpu.minor}/mig"
         for gi in _numbered(host, mig, "gi"):
             for ci in _numbered(host, f"{mig}/gi{gi}", "ci"):

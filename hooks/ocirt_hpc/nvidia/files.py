@@ -46,6 +46,9 @@ LIBRARIES = {
     "ngx": "libnvidia-ngx",
 }
 
+# Without these the capability is worth nothing.
+MAIN = {"compute": "libcuda", "utility": "libnvidia-ml"}
+
 # Those that are released on their own: their version is not the driver's.
 OWN_VERSION = (
     "libnvidia-egl-gbm", "libnvidia-egl-wayland", "libnvidia-egl-wayland2", "libnvidia-egl-xcb",

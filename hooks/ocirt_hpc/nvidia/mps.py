@@ -63,7 +63,7 @@ def sections(
     elif setting == "never":
         return []
     elif not named:
-        if setting != "auto" or PIPE in variables(config) or not host.exists(path):
+        if setting != "auto" or not host.exists(path) or PIPE in variables(config):
             return []
         who = origin
     try:

@@ -51,10 +51,13 @@ class Native:
         """The folders that have got a library."""
         return list(dict.fromkeys(self._folders.values()))
 
-    def put(self, file: File, below: str = "") -> tuple[list[str], ldcache.Entry | None]:
-        """Give a library a place; return where it is to be mounted, and what it is to the loader.
+    def put(
+        self, file: File, source: str, options: list[str], below: str = ""
+    ) -> tuple[list[dict[str, Any]], ldcache.Entry | None]:
+        """Give a library a place; return its mounts, never through a link, and its entry.
 
-        [] when one of that name has the place already.  below: a folder like "vdpau/".
+        [] when one of that name has the place already.  source: where it is on the host.  below: a
+        folder like "vdpau/".
         """
         folder = self._folder(file)
         path = f"{folder}/{below}{file.name}"
@@ -72,7 +75,11 @@ class Native:
         entry = None
         if file.entry is not None and not below:
             entry = ldcache.Entry(file.soname, f"{folder}/{file.soname}", file.entry.flags)
-        return places, entry
+        mounts = [
+            {"containerPath": place, "hostPath": source, "options": options, "noLinks": True}
+            for place in places
+        ]
+        return mounts, entry
 
     def names(self, folder: str) -> list[str]:
         """Return the names that a folder has got, those below it as well."""
@@ -115,11 +122,3 @@ class Native:
                 f"the image's {path} is a link, and nothing is mounted through it"
                 ' (nvidia.layout is "native" in hpc.toml)'
             )
-
-
-def mounts(places: list[str], source: str, options: list[str]) -> list[dict[str, Any]]:
-    """Return the edits that mount a library at each of its places, and never through a link."""
-    return [
-        {"containerPath": place, "hostPath": source, "options": options, "noLinks": True}
-        for place in places
-    ]

@@ -58,6 +58,7 @@ class Request:
     `all`, or what the `job` has.  native: whether
     the driver's libraries go where the image's distribution has its own.  search, extra: as of
     `driver.Places`.  by_file: names of devices that are those of CDI files.
+    local: CUDA_VISIBLE_DEVICES of the container.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -74,6 +75,7 @@ class Request:
         self.by_site = ""
         self.native = False
         self.by_file: list[str] = []
+        self.local = ""
         self.search: list[str] = []
         self.extra: list[str] = []
 
@@ -135,14 +137,17 @@ def find(
         if not by_env:
             notes.leave_out(asked.origin, f"{FILE} lets no variable ask for GPUs")
             return None
+    # "0," is what scripts make of a list; of nothing but commas nobody knows what is meant.
+    asked.names = [name for name in asked.names if name] or asked.names
     named = _by_kind(asked, policy, kinds)
     asked.names = [unqualified(name) for name in asked.names if name not in named]
     request = Request(asked)
     request.by_file = [name if "=" in name else f"{policy.kind}={name}" for name in named]
     request.by_site = default if by_site else ""
+    request.local = env.get("CUDA_VISIBLE_DEVICES", "")
     words = env.get(CAPABILITIES, "")
     if words:
-        request.capabilities = split(words)
+        request.capabilities = [word for word in split(words) if word]
     elif legacy:
         request.capabilities = ["all"]
     if policy.capabilities:
@@ -238,6 +243,6 @@ def _channels(config: dict[str, Any], env: dict[str, str], policy: Policy) -> As
         names = [name.removeprefix("imex/") for name in _below(config) if name.startswith("imex/")]
         if names:
             asked = Asked(",".join(names), f"mounts below {VOLUMES}imex", "mounts")
-    if asked is None and env.get(CHANNELS):
+    if asked is None and env.get(CHANNELS, "") not in ("", "none", "void"):
         asked = Asked(env[CHANNELS], CHANNELS, f"process.env: {CHANNELS}")
     return asked

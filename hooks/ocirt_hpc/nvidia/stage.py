@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from ocirt import log
 from ocirt import system as os
 from ocirt.errors import At
 from ocirt_hpc import ldcache, loader
 from ocirt_hpc.edits import node_edits
 from ocirt_hpc.nvidia import allocation, choice, compat, container, driver, files, require
-from ocirt_hpc.nvidia.native import Native
 from ocirt_hpc.nvidia.nvml import Nvml
-from ocirt_hpc.nvidia.request import HOOKS, VOLUMES
+from ocirt_hpc.nvidia.request import CAPABILITIES, HOOKS, VOLUMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,15 +35,16 @@ def sections(
     with At(asked.where):
         nvml = Nvml(request.nvml_timeout)
         places = driver.Places(request.search, request.extra)
-        loaded = driver.find(host, nvml, request.driver_root, places)
-        if loaded is None:
-            why = "no NVIDIA driver is loaded on this host"
+        loaded = driver.find(host, nvml, request.driver_root, places, whole=False)
+        why = driver.absent(host) if loaded is None else ""
+        if loaded is not None and not loaded.gpus and asked.names != ["none"]:
+            why = f"the NVIDIA driver {loaded.version} has no GPU ({driver.PROC}/gpus has none)"
+        if loaded is None or why:
             if request.by_site:
                 notes.skip(asked.origin, why)
             else:
                 notes.missing(asked, why)
             return [], []
-        wanted = files.capabilities(request.capabilities)
         chosen = choice.choose(loaded, asked.names)
         job = allocation.find(loaded, os.environ)
         if request.by_site == "job" and job is None:
@@ -54,20 +53,35 @@ def sections(
             before, chosen = chosen, allocation.narrow(chosen, asked.names, job)
             for one in before:
                 if one not in chosen:
-                    notes.leave_out(asked.origin, f"GPU {one.name} is not of this job")
+                    notes.skip(asked.origin, f"GPU {one.name} is not of this job")
+        choice.need(chosen)
         if request.by_site and not chosen:
             return [], []
+    with At(f"process.env: {CAPABILITIES}"):
+        wanted = files.capabilities(request.capabilities)
     require.check(
         request.requirements, require.facts(loaded.version), lambda: _by_gpu(loaded, chosen)
     )
     for one in chosen:
         if one.mig is None and one.gpu.migs:
-            log.warning(f"GPU {one.name} is cut into MIG devices: as a whole it runs no programs")
+            notes.warn(
+                asked.origin,
+                f"GPU {one.name} is cut into MIG devices: as a whole it runs no programs",
+            )
 
     with At(asked.where):
         nodes = container.nodes(loaded, chosen, wanted)
         found = files.find(loaded.files, loaded.version, wanted, loaded.places)
-        own = Native(image) if request.native and not image.readonly else None
+        for word, stem in files.MAIN.items():
+            library = f"/{stem}.so."
+            if word in wanted and all(library not in file.source for file in found):
+                what = f"this host has no {stem}.so.{loaded.version}, of the capability {word}"
+                notes.warn(asked.origin, what)
+        own = None
+        if request.native and not image.readonly:
+            from ocirt_hpc.nvidia.native import Native
+
+            own = Native(image)
         mounts, entries = container.file_edits(loaded.files.root, found, tree, own)
     made = node_edits(nodes)
     extra: list[Section] = []
@@ -110,8 +124,12 @@ def sections(
         {"dropMounts": [VOLUMES]},
     ]
     if job is not None:
-        # The job's numbers mean nothing where GPUs count from 0.
-        edits.append({"env": [f"{allocation.LOCAL}={allocation.renumbered(chosen)}"]})
+        edits.append(allocation.inside(chosen))
+    elif chosen:
+        stray = allocation.stray(request.local, len({one.gpu.index for one in chosen}))
+        if stray:
+            what = f"{allocation.LOCAL} names GPU {stray}, but inside they count from 0"
+            notes.warn(asked.origin, what)
     return [*((asked.origin, section) for section in edits), *extra], chosen
 
 

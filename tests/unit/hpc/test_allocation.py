@@ -68,3 +68,60 @@ def test_a_request_goes_no_further_than_the_job(loaded):
 )
 def test_numbers_inside_count_from_zero(loaded, names, expected):
     assert allocation.renumbered(choice.choose(loaded, names)) == expected
+
+
+# --- MIG devices
+
+
+MIG = "MIG-" + UUID.format(2)
+
+
+@pytest.fixture
+def cut(tmp_path):
+    machine = eight(tmp_path)
+    machine.mig(2, 7)
+    machine.mig(2, 9)
+    return driver.find(machine.host())
+
+
+@pytest.mark.parametrize("env", [{"SLURM_JOB_GPUS": "6", "SLURM_STEP_GPUS": "6"}, JOB])
+def test_a_job_of_mig_devices_has_these_alone(cut, env):
+    env = {**env, "CUDA_VISIBLE_DEVICES": f"{MIG}/9/0"}
+    job = allocation.find(cut, env, lambda path: True)
+    assert job.indices == [0]
+    mine, other = choice.choose(cut, [f"{MIG}/9/0"]), choice.choose(cut, [f"{MIG}/7/0"])
+    assert allocation.narrow(mine, [f"{MIG}/9/0"], job) == mine
+    assert allocation.narrow(choice.choose(cut, ["all"]), ["all"], job) == mine
+    with pytest.raises(ConfigError, match=rf"MIG device {MIG}/7/0 is not of this job \(CUDA"):
+        allocation.narrow(other, [f"{MIG}/7/0"], job)
+    with pytest.raises(ConfigError, match="GPU 1 is not of this job"):
+        allocation.narrow(choice.choose(cut, ["1"]), ["1"], job)
+
+
+def test_a_mig_device_has_no_number_inside(cut):
+    chosen = choice.choose(cut, [f"{MIG}/9/0", f"{MIG}/7/0"])
+    assert allocation.inside(chosen) == {"envUnset": ["CUDA_VISIBLE_DEVICES"]}
+
+
+def test_numbers_in_another_order_are_those_of_the_bus(loaded):
+    assert allocation.inside(choice.choose(loaded, ["1", "5"])) == {
+        "env": ["CUDA_VISIBLE_DEVICES=0,1"]
+    }
+    assert allocation.inside(choice.choose(loaded, ["5", "1"])) == {
+        "env": ["CUDA_VISIBLE_DEVICES=1,0", "CUDA_DEVICE_ORDER=PCI_BUS_ID"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "expected"),
+    [
+        ("", 1, ""),
+        ("0", 1, ""),
+        ("3", 1, "3"),
+        ("0, 2", 2, "2"),
+        (UUID.format(1), 1, ""),
+        (MIG, 1, ""),
+    ],
+)
+def test_a_number_that_no_gpu_inside_has(value, count, expected):
+    assert allocation.stray(value, count) == expected

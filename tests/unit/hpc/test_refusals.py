@@ -13,6 +13,8 @@ from tests.unit.hpc.sites import Place
 
 ASKED = "NVIDIA_VISIBLE_DEVICES=0"
 WHO = f"process.env: {ASKED}: "
+CAPS = "process.env: NVIDIA_DRIVER_CAPABILITIES: "
+LOST = f"{WHO}GPU 0 (0000:65:00.0): "
 PROC = "/proc/driver/nvidia"
 GPU = f"{PROC}/gpus/0000:65:00.0/information"
 CUDA = f"/usr/lib/x86_64-linux-gnu/libcuda.so.{VERSION}"
@@ -48,7 +50,7 @@ UNKNOWN = [
      'no variable can ask for devices of the kind "acme.com/gpu" (nvidia.cdi-kinds in hpc.toml)'),
     (["NVIDIA_VISIBLE_DEVICES=MIG-GPU-0/1/2"], f'there is no MIG device "MIG-GPU-0/1/2" {HAVE}'),
     (["NVIDIA_VISIBLE_DEVICES=0:0"], "the index of a MIG device is known to NVML alone; name it"),
-    ([ASKED, "NVIDIA_DRIVER_CAPABILITIES=gpu"], f'{WHO}unknown driver capability "gpu" (have'),
+    ([ASKED, "NVIDIA_DRIVER_CAPABILITIES=gpu"], f'{CAPS}unknown driver capability "gpu" (have'),
     ([ASKED, "NVIDIA_REQUIRE_CUDA=cuda>=99"],
      "process.env: NVIDIA_REQUIRE_CUDA=cuda>=99: this host does not satisfy it (driver 550.54.15"),
     ([ASKED, "NVIDIA_REQUIRE_CUDA=cuda~9"],
@@ -78,9 +80,9 @@ BROKEN = [
     ),
     (f"{PROC}/version", None, f"{WHO}{PROC}/version: is a directory"),
     (f"{PROC}/version", b"\xff\xfe\x00", f"{WHO}{PROC}/version: names no version of the driver"),
-    (GPU, "", f"{WHO}{GPU}: names no device minor"),
-    (GPU, None, f"{WHO}{GPU}: is a directory"),
-    (GPU, "x" * (1 << 20) + "y", f"{WHO}{GPU}: holds more than 1048576 bytes"),
+    (GPU, "", f"{LOST}{GPU}: names no device minor"),
+    (GPU, None, f"{LOST}{GPU}: is a directory"),
+    (GPU, "x" * (1 << 20) + "y", f"{LOST}{GPU}: holds more than 1048576 bytes"),
     (f"{PROC}/params", None, f"{WHO}{PROC}/params: is a directory"),
     (CUDA, "GROUP (x)", f"{WHO}{CUDA}: not an ELF file"),
     (CUDA, b"\x7fELF", f"{WHO}{CUDA}: not an ELF file"),
@@ -124,9 +126,11 @@ def test_a_driver_that_was_replaced(place):
 
 def test_no_driver_at_all(place):
     (place.machine.root / "proc/driver/nvidia/version").unlink()
-    assert refusal(place) == f"{WHO}no NVIDIA driver is loaded on this host"
-    where = "annotations.ocirt.hpc/gpus: no NVIDIA driver is loaded on this host"
-    assert refusal(place, "A=1", annotations={"ocirt.hpc/gpus": "0"}) == where
+    why = "no NVIDIA driver is loaded on this host: the GPU at 0000:65:00.0 waits for one"
+    assert refusal(place).startswith(f"{WHO}{why}")
+    assert refusal(place, "A=1", annotations={"ocirt.hpc/gpus": "0"}).startswith(
+        f"annotations.ocirt.hpc/gpus: {why}"
+    )
     assert place.ask("", env=["NVIDIA_VISIBLE_DEVICES=all"]).config["process"]["env"]
 
 
