@@ -47,8 +47,9 @@ def sections(directories: list[str], config: dict[str, Any]) -> list[Section]:
         files.update({name: f"{directory}/{name}" for name in names if name.endswith(".json")})
     made: list[Section] = []
     for name in sorted(files):
+        held = site.text(files[name]) or ""  # names the file itself
         with At(files[name]):
-            document = _read(files[name])
+            document = _read(held)
             if _meets(document["when"], config):
                 hook = document["hook"]
                 made += [
@@ -58,9 +59,9 @@ def sections(directories: list[str], config: dict[str, Any]) -> list[Section]:
     return made
 
 
-def _read(path: str) -> dict[str, Any]:
-    """Return a file's content, held to the format."""
-    document = jsonio.parse((site.text(path) or "").encode())
+def _read(held: str) -> dict[str, Any]:
+    """Return what a file holds, as the format has it."""
+    document = jsonio.parse(held.encode())
     if not isinstance(document, dict):
         raise ConfigError("is not a JSON object")
     version = document.get("version")
@@ -69,10 +70,10 @@ def _read(path: str) -> dict[str, Any]:
     for name in document.keys() - FIELDS:
         raise ConfigError(name, f"unknown setting (have {', '.join(sorted(FIELDS))})")
     for name, known in (("hook", HOOK), ("when", WHEN)):
-        held = document.get(name)
-        if not isinstance(held, dict):
+        value = document.get(name)
+        if not isinstance(value, dict):
             raise ConfigError(name, "expected an object")
-        parts.settings(held, known, f"{name}.")
+        parts.settings(value, known, f"{name}.")
     with At("when.annotations"):
         for value in document["when"].get("annotations", {}).values():
             parts.fit(value, "")

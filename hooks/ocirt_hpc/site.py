@@ -166,9 +166,11 @@ def load(file: str = "", *, folder: str = FOLDER) -> Site:
             site.files.append(path)
     _check_names(site)
     if site["user", "mode"] == "image" and site["user", "home"] == "bind":
-        raise ConfigError("user.home", "with user.mode image, images would choose whose home")
+        raise ConfigError(
+            "user.home in hpc.toml", "with user.mode image, images would choose whose home"
+        )
     if site["user", "mode"] == "fixed" and not site["user", "value"]:
-        raise ConfigError("user.mode", "fixed needs user.value")
+        raise ConfigError("user.mode in hpc.toml", "fixed needs user.value")
     return site
 
 
@@ -254,7 +256,7 @@ def _take(site: Site, content: str, file: str) -> None:
 
 def _check_names(site: Site) -> None:
     """Refuse what is named and is in none of the files: modules, profiles, kinds of devices."""
-    named = [("stage.default-modules", site["stage", "default-modules"])]
+    named = [("stage.default-modules in hpc.toml", site["stage", "default-modules"])]
     for part in site.modules.values():
         named += [(f"{part.where}{field}", part.get(field)) for field in ("requires", "conflicts")]
     named += [(f"{part.where}modules", part.get("modules")) for part in site.profiles.values()]

@@ -314,8 +314,8 @@ class _Stage:
         from ocirt_hpc import exclusive, rdma
 
         self.notes.allow(asked)
-        found = exclusive.find(self.host, asked)
         with At(asked.where):
+            found = exclusive.find(self.host, asked)
             if not found and not (asked.explicit and self.notes.on_missing == "auto"):
                 self.notes.missing(asked, "this host has no RDMA device")
                 return []
@@ -571,6 +571,12 @@ def run(config: dict[str, Any], caller: Caller) -> Applied | None:
         sections += stage.loader()
     if not sections and not stage.notes.left_out:
         return None
+    for origin, section in sections:
+        for index, hook in enumerate(section.get("hooks") or ()):
+            # Of the host, but for those that run inside: better now than half-way.
+            if hook["hookName"] != "startContainer" and not os.path.exists(hook["path"]):
+                where = origin if isinstance(origin, edits.Place) else f"{origin}: hooks[{index}]"
+                raise ConfigError(where, hook["path"], "no such file or directory")
     applied = edits.apply(config, sections, rootless=caller.rootless)
     if caller.foreign:
         for path, target, origin in applied.links:

@@ -7,7 +7,7 @@ import sys
 from ocirt import bundle as bundles
 from ocirt import hpc, jsonio, state
 from ocirt import system as os
-from ocirt.errors import At, ConfigError, Error, UsageError
+from ocirt.errors import ConfigError, Error, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def run(arguments: Arguments, settings: Settings) -> int:
         raise UsageError(f"unknown action {action!r} (have {', '.join(ACTIONS)})")
     if len(rest) not in row[1]:
         raise UsageError(f"{action} {row[2]}".rstrip())
+    known = ("", "text", "json", *(("svg",) if action == "topo" else ()))
+    if arguments.format not in known:
+        raise UsageError(f"{action}: unknown format {arguments.format!r}")
     return row[0](arguments, settings)
 
 
@@ -229,7 +232,7 @@ def _import_houdini(arguments: Arguments, settings: Settings) -> int:
     from ocirt_hpc import houdini
 
     path = arguments.words[1]
-    with At(path), open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         text = file.read(jsonio.LARGEST)
     sys.stdout.write(houdini.convert(text))
     return 0

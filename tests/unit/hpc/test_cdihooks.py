@@ -252,6 +252,9 @@ def test_the_hooks_of_a_cdi_file(place):
     folder = place.path / "cdi"
     folder.mkdir()
     spec = json.loads(json.dumps(SPEC))
+    program = place.path / "nvidia-cdi-hook"
+    for one in spec["containerEdits"]["hooks"]:
+        one["path"] = str(program)
     spec["containerEdits"]["mounts"] = [
         {
             "hostPath": f"{place.machine.root}{FOLDER}/{CUDA}",
@@ -260,7 +263,12 @@ def test_the_hooks_of_a_cdi_file(place):
         }
     ]
     (folder / "nvidia.json").write_text(json.dumps(spec))
-    made = place.ask("", devices=["nvidia.com/gpu=0"], directories=[str(folder)])
+    options = {"devices": ["nvidia.com/gpu=0"], "directories": [str(folder)]}
+    with pytest.raises(ConfigError) as caught:
+        place.ask("", **options)
+    assert str(caught.value) == f"nvidia.com/gpu: hooks[1]: {program}: no such file or directory"
+    program.touch()
+    made = place.ask("", **options)
     assert [one["args"][1] for one in left(made)] == ["novel"]
     assert made.name("hooks.createContainer[0]") == "nvidia.com/gpu: hooks[1]"
     assert {(path, target) for path, target, _ in made.links} == {

@@ -150,10 +150,10 @@ POLICIES = [
     ("[gpus]\nall = true\n", [ASKED], "PLACE/hpc.toml: gpus: unknown section (have "),
     ("[nvidia\n", [ASKED], "PLACE/hpc.toml: "),
     ('[user]\nmode = "image"\nhome = "bind"\n', [ASKED],
-     "user.home: with user.mode image, images would choose whose home"),
-    ('[user]\nmode = "fixed"\n', [ASKED], "user.mode: fixed needs user.value"),
+     "user.home in hpc.toml: with user.mode image, images would choose whose home"),
+    ('[user]\nmode = "fixed"\n', [ASKED], "user.mode in hpc.toml: fixed needs user.value"),
     ('[stage]\ndefault-modules = ["x"]\n', [ASKED],
-     'stage.default-modules: there is no module "x" (have none)'),
+     'stage.default-modules in hpc.toml: there is no module "x" (have none)'),
     ('[stage]\ntrigger = "always"\ndefault-modules = ["a", "b"]\n'
      '[module.a]\nconflicts = ["b"]\n[module.b]\n',
      [ASKED], 'hpc.toml: module.a.conflicts: module "a" cannot be with module "b"'),
@@ -226,3 +226,14 @@ def test_nothing_is_written_before_a_refusal(place):
     assert not (place.path / "files").exists()
     with pytest.raises(ConfigError):
         place.ask("", env=["NVIDIA_VISIBLE_DEVICES=9"])
+
+
+def test_a_loop_in_sysfs_is_told_with_who_asked(place):
+    place.machine.nic("mlx5_0", "0000:41:00.0")
+    link = place.machine.root / "sys/class/infiniband/mlx5_0"
+    link.unlink()
+    link.symlink_to("mlx5_0")
+    assert refusal(place, "OCIRT_RDMA_DEVICES=mlx5_0") == (
+        "process.env: OCIRT_RDMA_DEVICES=mlx5_0: /sys/class/infiniband/mlx5_0:"
+        " too many symbolic links"
+    )

@@ -59,8 +59,11 @@ def test_a_setting_overrides_its_default(file):
         ('[module.a]\nrequires = ["b"]\n', 'module.a.requires: there is no module "b"'),
         ("[module.a]\nallowed = true\n", "module.a.allowed: unknown setting"),
         ("[module]\na = 1\n", r"module: expected tables: \[module.NAME\]"),
-        ('[user]\nhome = "bind"\n', "user.home: with user.mode image, images would choose"),
-        ('[user]\nmode = "fixed"\n', "user.mode: fixed needs user.value"),
+        (
+            '[user]\nhome = "bind"\n',
+            "user.home in hpc.toml: with user.mode image, images would choose",
+        ),
+        ('[user]\nmode = "fixed"\n', "user.mode in hpc.toml: fixed needs user.value"),
         ('[profile.p]\nhost-namespaces = ["mount"]\n', 'host-namespaces: "mount" is none of'),
     ],
 )
