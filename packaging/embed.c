@@ -24,8 +24,8 @@
 
 struct module {
     const char *name;
-    const unsigned char *code;
-    int size, package;
+    struct unit *unit;
+    int package;
     long long bytes, seconds, nanoseconds; /* of the source; no time: any */
 };
 
@@ -51,6 +51,55 @@ static int by_name(const void *key, const void *row)
 {
     return strcmp(key, *(const char *const *)row);
 }
+
+#ifdef DEEP
+/* The object that the interpreter has in place of `model`; NULL: no memory. */
+static PyObject *find(PyObject *model)
+{
+    if (PyTuple_CheckExact(model))
+        return PyFrozenSet_New(model);
+    Py_ssize_t length = PyUnicode_GET_LENGTH(model);
+    PyObject *own = length > 1 ? Py_NewRef(model)
+                               : PyUnicode_FromKindAndData(PyUnicode_KIND(model),
+                                                           PyUnicode_DATA(model), length);
+    if (own)
+        PyUnicode_InternInPlace(&own);
+    return own;
+}
+
+static PyObject *wake(struct unit *unit)
+{
+    const struct place *place = unit->places;
+    for (; place->pointer; place++) {
+        struct own *own = &found[place->row];
+        PyObject *object = own->found ? own->object : find(own->object);
+        if (!object)
+            return NULL;
+        own->object = object;
+        own->found = 1;
+        PyObject **pointer = place->pointer;
+        if (*pointer != object)
+            *pointer = Py_NewRef(object);
+    }
+    unit->places = place;
+    return Py_NewRef(unit->code);
+}
+
+/* In place of CPython's own, which put in place all of its frozen modules at every start. */
+int _Py_Deepfreeze_Init(void)
+{
+    return 0;
+}
+
+void _Py_Deepfreeze_Fini(void)
+{
+}
+#else
+static PyObject *wake(struct unit *unit)
+{
+    return PyMarshal_ReadObjectFromString((const char *)unit->code, unit->size);
+}
+#endif
 
 static int unchanged(const struct module *module, const char *path)
 {
@@ -101,7 +150,7 @@ static int fill(PyObject *module, const struct module *row, const char *path)
 {
     PyObject *names = PyModule_GetDict(module), *done = NULL;
     PyObject *file = PyUnicode_DecodeFSDefault(path);
-    PyObject *code = PyMarshal_ReadObjectFromString((const char *)row->code, row->size);
+    PyObject *code = wake(row->unit);
     PyObject *place = NULL;
     if (file && row->package)
         place = Py_BuildValue(
@@ -329,7 +378,7 @@ static int run(const char *source)
     if (!main_module || !own)
         return -1;
     PyObject *names = PyModule_GetDict(own);
-    PyObject *code = PyMarshal_ReadObjectFromString((const char *)boot, sizeof boot);
+    PyObject *code = wake(boot);
     if (!code || PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) < 0 ||
         !PyEval_EvalCode(code, names, names))
         return -1;

@@ -1,4 +1,4 @@
-"""Write what packaging/embed.c is compiled with: our modules as bytecode, and whose they are.
+"""Write what packaging/embed.c is compiled with: our modules' code, and whose they are.
 
     PYTHON -I -S -X no_debug_ranges freeze.py HOME SEALED frozen.h
 
@@ -16,8 +16,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import deepfreeze
+
+del sys.path[0]  # what is left, the program will know
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import CodeType
+
 TREE = Path(__file__).resolve().parent.parent
 PACKAGES = {"ocirt": TREE, "ocirt_hpc": TREE / "hooks"}
+
+# What a container is made with, and by their imports most of what else that takes.
+HOT = ("ocirt.cli", "ocirt.cli.create", "ocirt.cli.run", "ocirt.create", "ocirt.launch",
+       "ocirt.cgroup.fs_v1", "ocirt.cgroup.fs_v2", "ocirt.quick")  # fmt: skip
+
+HOT_OF_PYTHON = ("importlib._bootstrap",)
 
 # Of the standard library in C, for hot verbs: built into some interpreters, files in others.
 EXTENSIONS = ("_blake2", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "posix",
@@ -58,15 +74,34 @@ class Lean(ast.NodeTransformer):
         return self.body(node)
 
 
-def bytecode(path: Path, name: str) -> bytes:
+def lean(path: Path, name: str) -> CodeType:
     """Return the code of one file, which tracebacks will call `name`."""
     tree = Lean().visit(ast.parse(path.read_bytes(), name))
-    return marshal.dumps(compile(tree, name, "exec", dont_inherit=True))
+    code: CodeType = compile(tree, name, "exec", dont_inherit=True)
+    return code
 
 
-def array(name: str, data: bytes) -> str:
-    """Return C for a constant array."""
-    return f"static const unsigned char {name}[] = {{{','.join(map(str, data))}}};\n"
+class Marshalled:
+    """Code as bytes, for versions of Python whose objects we do not lay out."""
+
+    def __init__(self) -> None:
+        self.lines = ["struct unit { const unsigned char *code; int size; };"]
+
+    def unit(self, code: CodeType, *, hot: bool = True) -> str:
+        """Return C for the address of a `struct unit` that stands for the code of a module."""
+        data = marshal.dumps(code)
+        name = f"unit_{len(self.lines)}"
+        body = ",".join(map(str, data))
+        self.lines.append(f"static const unsigned char {name}_code[] = {{{body}}};")
+        self.lines.append(f"static struct unit {name} = {{{name}_code, sizeof {name}_code}};")
+        return f"&{name}"
+
+    def shared(self) -> str:
+        """Return C for what all units share: nothing."""
+        return ""
+
+
+Data = deepfreeze.Objects | Marshalled
 
 
 def text(value: str, prefix: str = "") -> str:
@@ -75,26 +110,60 @@ def text(value: str, prefix: str = "") -> str:
     return prefix + '"' + "".join(f"\\{byte:03o}" for byte in data) + '"'
 
 
-def our_modules(home: str, sealed: bool) -> str:
-    """Return the table of our modules, in the order of their names."""
-    arrays, rows = [], []
+def sources() -> dict[str, Path]:
+    """Return where our modules are, by name."""
+    found = {}
     for package, place in PACKAGES.items():
         for path in sorted((place / package).rglob("*.py")):
-            below = path.relative_to(place)
-            is_package = path.name == "__init__.py"
-            name = ".".join(below.parts[:-1] if is_package else below.with_suffix("").parts)
-            data = bytecode(path, f"{home}/{path.relative_to(TREE) if not sealed else below}")
-            status = path.stat()
-            time = (0, 0) if sealed else divmod(status.st_mtime_ns, 10**9)
-            arrays.append(array(f"module_{len(rows)}", data))
-            rows.append((name, len(rows), int(is_package), status.st_size, *time))
+            parts = path.relative_to(place).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(found: dict[str, Path], first: Iterable[str]) -> dict[str, None]:
+    """Return the names of modules, and of all of ours that they import at once."""
+    reached = dict.fromkeys(first)
+    for name in (waiting := list(reached)):
+        for node in ast.parse(found[name].read_bytes()).body:
+            names = [alias.name for alias in getattr(node, "names", [])]
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{below}" for below in names)]
+            elif not isinstance(node, ast.Import):
+                continue
+            new = [below for below in names if below in found and below not in reached]
+            reached.update(dict.fromkeys(new))
+            waiting += new
+    return reached
+
+
+def our_modules(data: Data, home: str, sealed: bool) -> str:
+    """Return the table of our modules, in the order of their names."""
+    found, rows = sources(), []
+    hot = imported(found, HOT)
+    for name in [*hot, *(found.keys() - hot.keys())]:
+        path = found[name]
+        place = TREE if not sealed else PACKAGES[name.partition(".")[0]]
+        status = path.stat()
+        time = (0, 0) if sealed else divmod(status.st_mtime_ns, 10**9)
+        unit = data.unit(lean(path, f"{home}/{path.relative_to(place)}"), hot=name in hot)
+        is_package = path.name == "__init__.py"
+        rows.append((name, unit, int(is_package), status.st_size, *time))
     rows.sort()
     lines = [
-        f"{{{text(name)}, module_{number}, sizeof module_{number}, {package}, {size}, {s}, {ns}}},"
-        for name, number, package, size, s, ns in rows
+        f"{{{text(name)}, {unit}, {package}, {size}, {s}, {ns}}},"
+        for name, unit, package, size, s, ns in rows
     ]
-    return (
-        "".join(arrays) + "static const struct module modules[] = {\n" + "\n".join(lines) + "};\n"
+    return "static const struct module modules[] = {\n" + "\n".join(lines) + "};\n"
+
+
+def own_of_python(data: Data) -> str:
+    """Return functions in place of CPython's own: its frozen modules, laid out as ours are."""
+    codes = map(_imp.get_frozen_object, _imp._frozen_module_names())
+    named = {code.co_filename[len("<frozen ") : -1]: code for code in codes}
+    return "".join(
+        f"PyObject *_Py_get_{name.replace('.', '_')}_toplevel(void) "
+        f"{{ return wake({data.unit(code, hot=name in HOT_OF_PYTHON)}); }}\n"
+        for name, code in named.items()
     )
 
 
@@ -125,9 +194,19 @@ def facts() -> str:
 def main() -> None:
     """Write the file that the command line names."""
     home, sealed, output = sys.argv[1:]
-    first = array("boot", bytecode(Path(__file__).with_name("boot.py"), "<frozen _ocirt_boot>"))
-    tables = our_modules(home, sealed == "1") + extensions()
-    Path(output).write_text(facts() + first + tables, encoding="ascii")
+    deep = sys.version_info[:2] in deepfreeze.TESTED
+    data: Data = deepfreeze.Objects() if deep else Marshalled()
+    first = data.unit(lean(Path(__file__).with_name("boot.py"), "<frozen _ocirt_boot>"))
+    tables = our_modules(data, home, sealed == "1") + extensions()
+    tables += own_of_python(data) if deep else ""
+    parts = [
+        facts(),
+        *(f"{line}\n" for line in data.lines),
+        f"static struct unit *const boot = {first};\n",
+        data.shared(),
+        tables,
+    ]
+    Path(output).write_text("".join(parts), encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -130,9 +130,10 @@ def _embed(interpreter: Interpreter, home: str, folder: Path, sealed: bool) -> s
     with tempfile.TemporaryDirectory() as place:
         freeze = [interpreter.executable, "-I", "-S", "-X", "no_debug_ranges", freezer, home]
         build = [*os.environ.get("OCIRT_CC", "cc").split(), "-std=c11", "-O2", "-Wall", "-Wextra"]
-        build += [*HARDENED, "-s", f"-I{place}", f"-I{facts['include']}", *facts["flags"]]
-        build += ["-no-pie", "-o", str(new), str(ROOT / "packaging" / "embed.c")]
-        build += [facts["library"], "-ldl", *facts["libraries"]]
+        build += [*HARDENED, "-s", "-fno-pie", "-fno-toplevel-reorder"]
+        build += [f"-I{folder}" for folder in (place, ROOT / "packaging", facts["include"])]
+        build += [*facts["flags"], "-no-pie", "-o", str(new), str(ROOT / "packaging" / "embed.c")]
+        build += [facts["library"], "-ldl", *_static(build[0], facts["libraries"])]
         try:
             # As the launcher calls it; json needs a start that is completed late.
             probe = [str(new), *"-I -S -B -X utf8 -c".split(), "import json, sys; sys.stdin"]
@@ -147,6 +148,21 @@ def _embed(interpreter: Interpreter, home: str, folder: Path, sealed: bool) -> s
         finally:
             new.unlink(missing_ok=True)
     return ""
+
+
+def _static(compiler: str, libraries: list[str]) -> list[str]:
+    """Return what to link with: archives where there are any, for each shared library costs time.
+
+    Not of the C library: that would be two of them, or none that can load an extension module.
+    """
+    found = []
+    for word in libraries:
+        line = [compiler, f"-print-file-name=lib{word.removeprefix('-l')}.a"]
+        usable = word.startswith("-l") and word not in ("-lc", "-lm", "-ldl", "-lpthread", "-lutil")
+        done = subprocess.run(line, capture_output=True, text=True, check=False) if usable else None
+        path = done.stdout.strip() if done else ""
+        found.append(path if os.path.isabs(path) else word)
+    return found
 
 
 def compile_init() -> Path:
