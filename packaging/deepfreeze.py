@@ -52,6 +52,12 @@ def quoted(data: bytes) -> str:
     return '"' + "".join(f"\\{byte:03o}" for byte in data) + '"'
 
 
+def real(value: float) -> str:
+    """Return C for a number, to the bit; what is none has a name there."""
+    digits = value.hex()
+    return {"inf": "INFINITY", "-inf": "-INFINITY", "nan": "NAN"}.get(digits, digits)
+
+
 def variables(code: CodeType) -> dict[str, int]:
     """Return the fast variables of a function in their order, and of what kind each is."""
     kinds: dict[str, int] = {}
@@ -119,10 +125,10 @@ class Objects:
         units = ",".join(str(ord(character)) for character in value)
         return self._new(value, "TEXT", len(value), kind, f"{{{units}}}")
 
-    def _bytes(self, value: bytes) -> str:
-        # Most of them are tables for tracebacks.
+    def _table(self, value: bytes) -> str:
+        # For tracebacks, and for whoever looks closer at a function.
         part, self._part = self._part, "cold"
-        expression = self._new(value, "BYTES", len(value), quoted(value))
+        expression = self._object(value)
         self._part = part
         return expression
 
@@ -155,13 +161,13 @@ class Objects:
             case str():
                 return self._text(value)
             case bytes():
-                return self._bytes(value)
+                return self._new(value, "BYTES", len(value), quoted(value))
             case int():
                 return self._int(value)
             case float():
-                return self._new((float, value.hex()), "FLOAT", value.hex())
+                return self._new((float, value.hex()), "FLOAT", real(value))
             case complex():
-                parts = value.real.hex(), value.imag.hex()
+                parts = real(value.real), real(value.imag)
                 return self._new((complex, *parts), "COMPLEX", *parts)
             case tuple() | frozenset():
                 return self._tuple(value) if value else "(PyObject*)&empty.head"
@@ -177,12 +183,14 @@ class Objects:
         objects = {
             "co_consts": code.co_consts,
             "co_names": code.co_names,
-            "co_exceptiontable": code.co_exceptiontable,
             "co_localsplusnames": tuple(kinds),
-            "co_localspluskinds": bytes(kinds.values()),
             "co_filename": code.co_filename,
             "co_name": code.co_name,
             "co_qualname": code.co_qualname,
+        }
+        tables = {
+            "co_exceptiontable": code.co_exceptiontable,
+            "co_localspluskinds": bytes(kinds.values()),
             "co_linetable": code.co_linetable,
         }
         numbers = {
@@ -200,6 +208,7 @@ class Objects:
             "_co_firsttraceable": entry,
         }
         fields = {key: self._object(value) for key, value in objects.items()}
+        fields |= {key: self._table(value) for key, value in tables.items()}
         name = f"o{len(self._made)}"
         self._made[name] = name
         values = [f".{key}={value}" for key, value in {**fields, **numbers}.items()]

@@ -31,7 +31,7 @@ PACKAGES = {"ocirt": TREE, "ocirt_hpc": TREE / "hooks"}
 
 # What a container is made with, and by their imports most of what else that takes.
 HOT = ("ocirt.cli", "ocirt.cli.create", "ocirt.cli.run", "ocirt.create", "ocirt.launch",
-       "ocirt.cgroup.fs_v1", "ocirt.cgroup.fs_v2", "ocirt.quick")  # fmt: skip
+       "ocirt.cgroup.fs_v1", "ocirt.cgroup.fs_v2", "ocirt.ospath", "ocirt.quick")  # fmt: skip
 
 HOT_OF_PYTHON = ("importlib._bootstrap",)
 
@@ -156,14 +156,15 @@ def our_modules(data: Data, home: str, sealed: bool) -> str:
     return "static const struct module modules[] = {\n" + "\n".join(lines) + "};\n"
 
 
-def own_of_python(data: Data) -> str:
+def own_of_python(data: Data, *, hot: bool) -> str:
     """Return functions in place of CPython's own: its frozen modules, laid out as ours are."""
     codes = map(_imp.get_frozen_object, _imp._frozen_module_names())
     named = {code.co_filename[len("<frozen ") : -1]: code for code in codes}
     return "".join(
         f"PyObject *_Py_get_{name.replace('.', '_')}_toplevel(void) "
-        f"{{ return wake({data.unit(code, hot=name in HOT_OF_PYTHON)}); }}\n"
+        f"{{ return wake({data.unit(code, hot=hot)}); }}\n"
         for name, code in named.items()
+        if (name in HOT_OF_PYTHON) == hot
     )
 
 
@@ -197,8 +198,10 @@ def main() -> None:
     deep = sys.version_info[:2] in deepfreeze.TESTED
     data: Data = deepfreeze.Objects() if deep else Marshalled()
     first = data.unit(lean(Path(__file__).with_name("boot.py"), "<frozen _ocirt_boot>"))
-    tables = our_modules(data, home, sealed == "1") + extensions()
-    tables += own_of_python(data) if deep else ""
+    tables = extensions()
+    tables += own_of_python(data, hot=True) if deep else ""
+    tables += our_modules(data, home, sealed == "1")
+    tables += own_of_python(data, hot=False) if deep else ""
     parts = [
         facts(),
         *(f"{line}\n" for line in data.lines),

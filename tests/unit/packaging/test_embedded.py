@@ -6,8 +6,10 @@ has to pass before packaging/native.py embeds it.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -386,6 +388,92 @@ def test_tracebacks_tell_where_the_source_is(ways, tmp_path):
     code = "\nimport ocirt.document, sys\nfrom ocirt import errors\n"
     code += f"assert {LATE}\nprint(errors.strerror.__code__.co_filename)\n"
     assert ways.run(place(other) + code) == f"{other}/ocirt/errors.py\n"
+
+
+# Two runs of this have to print the same: the functions of all our modules, in every detail.
+DETAILS = """
+def seen(code, found):
+    inner = [seen(c, found) if hasattr(c, 'co_code') else (type(c).__name__, sorted(map(repr, c))
+             if isinstance(c, frozenset) else c) for c in code.co_consts]
+    names = ('co_name', 'co_qualname', 'co_filename', 'co_names', 'co_varnames', 'co_cellvars',
+             'co_freevars', 'co_argcount', 'co_posonlyargcount', 'co_kwonlyargcount', 'co_nlocals',
+             'co_stacksize', 'co_flags', 'co_firstlineno', 'co_code', 'co_exceptiontable')
+    found[code.co_filename, code.co_qualname, code.co_firstlineno] = repr(
+        (inner, [getattr(code, name) for name in names], list(code.co_positions())))
+    return code.co_qualname
+"""
+FUNCTIONS = """
+import gc
+found, kind = {}, type(lambda: 0)
+for name in NAMES:
+    module = __import__(name, fromlist=['x'])
+    classes = [c for c in vars(module).values() if isinstance(c, type)]
+    for value in [v for owner in (module, *classes) for v in vars(owner).values()]:
+        value = getattr(value, '__func__', value)
+        if isinstance(value, kind) and value.__code__.co_filename == module.__file__:
+            seen(value.__code__, found)
+gc.collect()
+print(found)
+"""
+
+
+def test_code_is_what_the_compiler_made_of_it(ways):
+    """Also where it was laid out as data: strings of all widths, sets, floats, nested functions."""
+    names = [
+        str(path.relative_to(ways.home).with_suffix("")).replace("/", ".").removesuffix(".__init__")
+        for path in sorted((ways.home / "ocirt").rglob("*.py"))
+        if path.parent.name in ("plan", "kernel", "cgroup", "ocirt") and path.name != "__main__.py"
+    ]
+    names.remove("ocirt")
+    code = f"{place(ways.home)}\nNAMES = {names}\n{DETAILS}{FUNCTIONS}"
+    found = ast.literal_eval(ways.run(code))
+    compiler = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("freeze", "{ROOT}/packaging/freeze.py")
+freeze = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(freeze)
+{DETAILS}
+found = {{}}
+for name in {names}:
+    path = freeze.sources()[name]
+    seen(freeze.lean(path, "{ways.home}/" + str(path.relative_to(freeze.TREE))), found)
+print(found)
+"""
+    line = [ways.python, "-I", "-S", "-X", "utf8", "-X", "no_debug_ranges", "-c", compiler]
+    expected = ast.literal_eval(call(line).stdout)
+    assert len(found) > 700
+    assert {key: expected[key] for key in found} == found
+
+
+ODD = (
+    "def odd(x, /, *, y=-(1 << 70)):\n"
+    "    z = (1.5, -0.0, 3j, b'', b'\\0a', ..., '', 'x', '\u00e9', '\u20ac', '\U0001f40d',\n"
+    "         '\\ud800', 'a\\0b', 0, -1, True, None, (), ((), ('x',)), float('inf'), 1e400, y)\n"
+    "    return z, x in {'a', 'b', 3, 'one word'}, [lambda: (z, w) for w in z][0]\n"
+)
+
+
+def test_constants_of_all_kinds_are_themselves(native, tmp_path):
+    copy_package(tmp_path / "home")
+    tree = native["ROOT"]
+    shutil.copytree(tree / "packaging", tmp_path / "home" / "packaging")
+    (tmp_path / "home" / "hooks").mkdir()
+    (tmp_path / "home" / "ocirt_hpc").rename(tmp_path / "home" / "hooks" / "ocirt_hpc")
+    (tmp_path / "home" / "ocirt" / "odd.py").write_text(ODD, encoding="utf-8")
+    own = runpy.run_path(str(tmp_path / "home" / "packaging" / "native.py"))
+    ways = Ways(own, tmp_path / "home", tmp_path)
+    ask = (
+        "\nfrom ocirt.odd import odd\nimport gc\n"
+        "for n in range(50): found = odd(b'q'), odd('a'), odd('one word'), odd(3.0)\n"
+        "try: odd([])\nexcept TypeError as error: print(error)\n"
+        "gc.collect()\nprint(ascii([(a, b, c()[1]) for a, b, c in found]), odd.__kwdefaults__)\n"
+        "print(repr(odd.__code__.co_consts).count('frozenset'))\n"
+    )
+    found = ways.run(place(ways.home) + ask)
+    plain = call([ways.python, *FLAGS, place(ways.home) + ask])
+    assert plain.returncode == 0, plain.stderr
+    assert found == plain.stdout
+    assert "unhashable" in found
 
 
 HOT = """
