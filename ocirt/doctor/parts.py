@@ -25,6 +25,34 @@ def own(machine: Machine) -> Iterator[Finding]:
     yield needed("python", sys.version_info >= (3, 11), f"{version}, {sys.executable}", "")
     value, good = init_facts(INIT)
     yield needed("init", good, value, "build it: make init, or install the package again")
+    yield embedded(ocirt.__path__[0])
+
+
+def embedded(package: str) -> Finding:
+    """Whether the program that starts less of the interpreter is there, and our modules in it.
+
+    In a source tree it takes a module from itself while the file is as old as it was; what an
+    installer puts in place has any time.
+    """
+    name = f"ocirt-python{sys.version.split()[0]}"
+    tree = os.path.dirname(package)
+    source = os.path.exists(os.path.join(tree, "packaging", "embed.c"))
+    advice = "make launcher" if source else "install the package again beside libpython3-dev"
+    try:
+        built = os.stat(os.path.join(package, name)).st_mtime
+    except OSError:
+        return "embedded", INFO, f"no {name}: create and run start slower", advice
+    places = (package, os.path.join(tree, "hooks", "ocirt_hpc")) if source else ()
+    later = [
+        file
+        for place in places
+        for folder, _, files in os.walk(place)
+        for file in files
+        if file.endswith(".py") and os.stat(os.path.join(folder, file)).st_mtime > built
+    ]
+    if later:
+        return "embedded", INFO, f"{len(later)} modules are younger: they start slower", advice
+    return "embedded", OK, name, ""
 
 
 def criu(machine: Machine) -> Iterator[Finding]:

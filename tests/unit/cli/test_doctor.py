@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 
 import pytest
 
@@ -329,6 +330,32 @@ def test_the_init_is_told_by_its_header(tmp_path):
         assert parts.init_facts(str(path)) == (wanted, True)
     path.write_text("#!/bin/sh")
     assert parts.init_facts(str(path))[1] is False
+
+
+def test_an_embedded_interpreter_is_missing_stale_or_well(tmp_path):
+    package = tmp_path / "ocirt"
+    (tmp_path / "packaging").mkdir()
+    (tmp_path / "hooks" / "ocirt_hpc").mkdir(parents=True)
+    package.mkdir()
+    name = f"ocirt-python{sys.version.split()[0]}"
+    for path in (package / "a.py", package / "b.py", tmp_path / "hooks" / "ocirt_hpc" / "c.py"):
+        path.touch()
+        os.utime(path, (1000, 1000))
+    _, status, value, advice = parts.embedded(str(package))
+    assert (status, advice) == ("info", "install the package again beside libpython3-dev")
+    assert name in value
+    (tmp_path / "packaging" / "embed.c").touch()
+    assert parts.embedded(str(package))[3] == "make launcher"
+    (package / name).touch()
+    assert parts.embedded(str(package)) == ("embedded", "ok", name, "")
+    for path in (package / "b.py", tmp_path / "hooks" / "ocirt_hpc" / "c.py"):
+        path.touch()
+        os.utime(path, (2**32, 2**32))
+    _, status, value, advice = parts.embedded(str(package))
+    assert (status, advice) == ("info", "make launcher")
+    assert value.startswith("2 modules are younger")
+    (tmp_path / "packaging" / "embed.c").unlink()  # an installer's times say nothing
+    assert parts.embedded(str(package))[1] == "ok"
 
 
 def test_the_exit_code_is_1_when_ocirt_cannot_work(machine, capfd):

@@ -440,7 +440,9 @@ for name in {names}:
 print(found)
 """
     line = [ways.python, "-I", "-S", "-X", "utf8", "-X", "no_debug_ranges", "-c", compiler]
-    expected = ast.literal_eval(call(line).stdout)
+    done = call(line)
+    assert done.returncode == 0, done.stderr
+    expected = ast.literal_eval(done.stdout)
     assert len(found) > 700
     assert {key: expected[key] for key in found} == found
 
