@@ -10,9 +10,9 @@ CDI specification 1.1.0, SPEC.md, "OCI Edits"; the order and the rules of mergin
 the reference implementation, which engines use.  What CDI has no word for, the stage's own edits
 say in words of their own: `envDefault`, `envPrepend` and `envAppend` keep what is set already,
 `envUnset`, `rlimits`, `keepPmi`, `rdmaDevices` (to be moved in), `rdmaLimits`, `cpuset`, `user`,
-`dropNamespaces`, `links`, symbolic links in the container, and `dropHooks` and `dropMounts`,
-hooks and beginnings of destinations that other edits have taken the place of.  A mount with
-`noLinks` is made where its path says, or not at all.
+`ownIds`, `dropNamespaces`, `links`, symbolic links in the container, and `dropHooks` and
+`dropMounts`, hooks and beginnings of destinations that other edits have taken the place of.  A
+mount with `noLinks` is made where its path says, or not at all.
 """
 
 from __future__ import annotations
@@ -490,13 +490,44 @@ def _user(draft: _Draft, edits: list[Edit]) -> None:
         draft.applied.origins["process.capabilities"] = origin
 
 
+def own_ids(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what makes who is alone in a user namespace himself there, not root.
+
+    None where there is no such namespace, where it maps more than his ids, or these as they are.
+    """
+    linux, user = config.get("linux") or {}, (config.get("process") or {}).get("user") or {}
+    made: dict[str, Any] = {"user": {}}
+    for field, word in (("uid", "uidMappings"), ("gid", "gidMappings")):
+        rows = linux.get(word) or []
+        if len(rows) != 1 or rows[0]["size"] != 1 or user.get(field, 0) != rows[0]["containerID"]:
+            return None
+        number = rows[0]["hostID"]
+        made["user"][field] = number
+        made[word] = [{"containerID": number, "hostID": number, "size": 1}]
+    return made if made["user"]["uid"] != user.get("uid", 0) else None
+
+
+def _own_ids(draft: _Draft, edits: list[Edit]) -> None:
+    origin, wanted = edits[-1]
+    linux = draft.part("linux", {})
+    for word in ("uidMappings", "gidMappings"):
+        linux[word] = wanted[word]
+        draft.applied.origins[f"linux.{word}"] = origin
+    _user(draft, [(origin, wanted["user"])])
+
+
 def _drop_namespaces(draft: _Draft, edits: list[Edit]) -> None:
-    """What only a namespace of its own can have goes with it: names, and keys of sysctl."""
+    """What only a namespace of its own can have goes with it: names, queues, keys of sysctl."""
     names = {name for _, name in edits}
     namespaces = draft.part("linux.namespaces", [])
     namespaces[:] = [space for space in namespaces if space["type"] not in names]
     if "uts" in names:
         draft.config.pop("hostname", None), draft.config.pop("domainname", None)
+    # In a user namespace message queues are the owner's alone to mount; there the host's stand in.
+    mapped = any(space["type"] == "user" for space in namespaces)
+    if "ipc" in names and mapped and not os.path.isdir("/dev/mqueue"):
+        mounts = draft.part("mounts", [])
+        mounts[:] = [mount for mount in mounts if mount.get("type") != "mqueue"]
     starts = tuple(start for name in names for start in SYSCTLS.get(name, ()))
     if starts and draft.config["linux"].get("sysctl"):
         sysctl = draft.part("linux.sysctl", {})
@@ -544,6 +575,7 @@ SYSCTLS = {
 # In the order in which they are applied.
 KINDS: dict[str, Callable[[_Draft, list[Edit]], None]] = {
     "dropNamespaces": _drop_namespaces,
+    "ownIds": _own_ids,
     "user": _user,
     "envUnset": _env_unset,
     "env": _env,

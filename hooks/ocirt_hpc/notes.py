@@ -147,6 +147,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "rdmaLimits": _limits,
     "rlimits": lambda item: f"{item['type']} {item['soft']}:{item['hard']}",
     "user": lambda item: f"{item['uid']}:{item['gid']}",
+    "ownIds": lambda item: "{uid}:{gid}, as on the host".format(**item["user"]),
 }
 
 

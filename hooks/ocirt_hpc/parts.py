@@ -87,6 +87,7 @@ PROFILE: dict[str, tuple[object, str]] = {
     "modules":         ([],   "modules that come with it"),
     "gpus":            ("",   "NVIDIA GPUs of a container that names none itself"),
     "host-namespaces": ([],   "namespaces that the container shares with the host"),
+    "own-ids":         (False, "whether a user whose ids are all that a container maps keeps them"),
     "allowed":         (True, "whether an annotation may ask for it; False: only --hpc-profile"),
 }  # fmt: skip
 
@@ -96,6 +97,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "host-namespaces": list(NAMESPACES),
         "mounts": [{"source": "/dev/shm", "options": ["bind", "rw"], "if-exists": True}],
         "pmi": True,
+        "own-ids": True,  # a server of PMIx knows its ranks by them
         "allowed": False,
     }
 }

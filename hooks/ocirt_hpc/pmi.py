@@ -47,6 +47,10 @@ SAME = {
     "PMIX_GDS_MODULE": "PMIX_MCA_gds",
 }
 
+# A rank in a user namespace of its own may neither read the memory of another nor look at its open
+# files: ptrace(2), "Ptrace access mode checking".  Both libraries try before they ask.
+APART = ["UCX_POSIX_USE_PROC_LINK=n", "OMPI_MCA_btl_vader_single_copy_mechanism=none"]
+
 
 def sections(
     origin: str,
@@ -66,6 +70,11 @@ def sections(
         if name.startswith(PREFIXES) and name not in KEPT_OUT
     ]
     defaults = [f"{theirs}={environ[name]}" for name, theirs in SAME.items() if name in environ]
+    if any(
+        space["type"] == "user" and not space.get("path")
+        for space in (config.get("linux") or {}).get("namespaces") or ()
+    ):
+        defaults += APART
     paths = [environ[name] for name in FOLDERS if name in environ]
     paths += _of_slurm(environ)
     if "munge" in environ.get("PMIX_SECURITY_MODE", ""):

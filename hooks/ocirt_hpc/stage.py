@@ -465,6 +465,8 @@ class _Stage:
 
             for part, rule in chosen.parts:
                 made.append((rule, parts.sections(part, self.host, self.notes)))
+                if part.get("own-ids"):
+                    made.append((rule, self._own_ids(part)))
                 if part.get("pmi") and pmi is None:
                     self.pmi = f"{part.where}pmi"
                     self.notes.rules[self.pmi] = rule
@@ -531,6 +533,17 @@ class _Stage:
         from ocirt_hpc import pmi
 
         return pmi.sections(edits.Place(self.pmi), self.config, more, self.host, self.notes)
+
+    def _own_ids(self, part: Part) -> list[Section]:
+        """Who he is decides what he gets, so that it counts from here on."""
+        found = edits.own_ids(self.config)
+        if found is None:
+            return []
+        linux = {**self.config["linux"], **found}
+        process = self.config["process"]
+        process = {**process, "user": {**(process.get("user") or {}), **linux.pop("user")}}
+        self.config = {**self.config, "linux": linux, "process": process}
+        return [(edits.Place(f"{part.where}own-ids"), {"ownIds": [found]})]
 
     def _swap(self, part: Part) -> list[Section]:
         """Libraries of the host for the image's, as a part of the site's settings has it."""

@@ -5,6 +5,7 @@ Everything is of this machine: its compiler wrapper, its libraries, its loader.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -65,6 +66,17 @@ def build(compiler, path, *options):
     line = [compiler, "-x", "c", "-", *options, "-o", path]
     subprocess.run(line, input=SOURCE, text=True, check=True, timeout=PATIENCE)
     return path
+
+
+# What a node without fabric needs; the rest would bring in all of its libraries.
+FABRIC = ("ofi", "ucx", "psm", "usnic", "verbs", "openib", "opencl", "gl", "monitoring", "cuda")
+
+
+def open_mpi_plugins():
+    """Return what Open MPI 4 and its PMIx, as Debian has them, load by themselves."""
+    found = glob.glob(f"{FOLDER}/openmpi/lib/openmpi3/*.so")
+    found = [one for one in found if not any(word in one for word in FABRIC)]
+    return found + glob.glob(f"{FOLDER}/pmix2/lib/pmix/*.so")
 
 
 def furnish(root, program, *plugins, environment=os.environ):

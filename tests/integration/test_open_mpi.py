@@ -19,8 +19,7 @@ from tests.integration.support import PATIENCE, only_ocirt
 
 LAUNCHER = shutil.which("mpirun.openmpi")
 COMPILER = shutil.which("mpicc.openmpi")
-PLUGINS = glob.glob(f"{mpi.FOLDER}/openmpi/lib/openmpi3/*.so")
-PMIX = glob.glob(f"{mpi.FOLDER}/pmix2/lib/pmix/*.so")
+PLUGINS = mpi.open_mpi_plugins()
 
 pytestmark = [
     only_ocirt("other runtimes hand on no launcher's variables"),
@@ -30,9 +29,6 @@ pytestmark = [
     ),
 ]
 
-# What a node without fabric needs; the rest would bring in all of its libraries.
-FABRIC = ("ofi", "ucx", "psm", "usnic", "verbs", "openib", "opencl", "gl", "monitoring", "cuda")
-
 
 @pytest.fixture(scope="module")
 def template(base, rootfs):
@@ -40,8 +36,7 @@ def template(base, rootfs):
     top = f"{base}/open-mpi"
     shutil.copytree(rootfs, top, symlinks=True, copy_function=os.link)
     program = mpi.build(COMPILER, f"{base}/hello")
-    plugins = [one for one in PLUGINS if not any(word in one for word in FABRIC)]
-    mpi.furnish(top, program, *plugins, *PMIX)
+    mpi.furnish(top, program, *PLUGINS)
     return top
 
 

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from tests.integration import engines, gpu_node
+from tests.integration import engines, gpu_node, mpi
 from tests.integration.support import UNIFIED, cgroup_hierarchies, eventually, only_ocirt
 
 pytestmark = only_ocirt("is set up by `ocirt setup slurm`")
@@ -121,7 +121,10 @@ class Cluster:
         self.daemons.append(self.world.spawn(*argv, log=log, env=self.environment()))
 
     def environment(self):
-        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_CONF": self.conf,
+        # Slurm may be one that has been built by hand.
+        places = [os.path.dirname(shutil.which(name)) for name in ("slurmd", "srun")]
+        path = ":".join([*dict.fromkeys(places), "/usr/sbin:/usr/bin:/sbin:/bin"])
+        return {"PATH": path, "SLURM_CONF": self.conf,
                 "HOME": self.home, "USER": USER, "TERM": "xterm"}  # fmt: skip
 
     def log(self):
@@ -410,3 +413,63 @@ def test_a_gpu_of_another_job_is_refused(slurm):
 
 def test_who_asks_for_no_gpu_gets_none(slurm):
     assert step(slurm, 1, "ls /dev/nvidia* 2> /dev/null || echo none").out == "none\n"
+
+
+# --- MPI: ranks in containers, started by srun
+
+
+class Ranks:
+    """A bundle with a program of MPI, for a user to start by srun."""
+
+    def __init__(self, slurm, name, rootfs, compiler, plugins=()):
+        self.slurm, self.path = slurm, f"{slurm.home}/{name}"
+        shutil.copytree(rootfs, f"{self.path}/rootfs", symlinks=True)
+        program = mpi.build(shutil.which(compiler), f"{slurm.home}/{name}-hello")
+        os.rename(program, f"{self.path}/hello")
+        mpi.furnish(f"{self.path}/rootfs", f"{self.path}/hello", *plugins)
+        # The machine's /etc/ocirt is of a node that is elsewhere: only the profile counts here.
+        open(f"{self.path}/hpc.toml", "w").close()
+        engines.call(["chown", "-R", f"{UID}:{UID}", self.path])
+        done = slurm(slurm.runtime, "spec", "--rootless", "--bundle", self.path)
+        assert done.code == 0, done
+        with open(f"{self.path}/config.json") as file:
+            config = json.load(file)
+        config["process"].update(terminal=False, args=["/bin/hello"], env=["PATH=/bin"])
+        with open(f"{self.path}/config.json", "w") as file:
+            json.dump(config, file)
+
+    def __call__(self, protocol, size, *words):
+        """Each rank is a `run` of its own, by the profile that brings in what srun has for it."""
+        line = [self.slurm.runtime, "--root", ROOT, "--hpc-config", f"{self.path}/hpc.toml"]
+        line += ["--hpc-profile", "hpc-job", "run", "--pmi-fd", "-b", self.path]
+        script = f"exec {' '.join(line)} rank-$SLURM_JOB_ID.$SLURM_PROCID"
+        return self.slurm("srun", "--quiet", f"--mpi={protocol}", "--overcommit", f"-n{size}",
+                          *words, "sh", "-c", script)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mpich(slurm, rootfs):
+    if reason := engines.missing("mpicc.mpich"):
+        pytest.skip(reason)
+    return Ranks(slurm, "mpich", rootfs, "mpicc.mpich")
+
+
+@pytest.fixture(scope="module")
+def open_mpi(slurm, rootfs):
+    if reason := engines.missing("mpicc.openmpi"):
+        pytest.skip(reason)
+    return Ranks(slurm, "openmpi", rootfs, "mpicc.openmpi", mpi.open_mpi_plugins())
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_of_mpich_meet_through_srun(slurm, mpich, size):
+    done = mpich("pmi2", size)
+    assert sorted(done.out.splitlines()) == mpi.said(size), (done.err, slurm.log())
+    assert done.code == 0
+
+
+def test_ranks_of_open_mpi_meet_through_srun(slurm, open_mpi):
+    """A user is himself in his container, or the server of PMIx would not know him."""
+    done = open_mpi("pmix", 2)
+    assert sorted(done.out.splitlines()) == mpi.said(2), (done.err, slurm.log())
+    assert done.code == 0

@@ -50,6 +50,16 @@ def test_variables_of_the_launcher_and_no_others(machine):
     assert "keepPmi" not in ask(machine, {"PMIX_RANK": "0"})[0]
 
 
+def test_ranks_in_user_namespaces_of_their_own_do_not_try_each_others_memory(machine):
+    def defaults(**space):
+        config = {"linux": {"namespaces": [{"type": "user", **space}]}}
+        return ask(machine, {"PMI_RANK": "0"}, config)[0]["envDefault"]
+
+    assert "OMPI_MCA_btl_vader_single_copy_mechanism=none" in defaults()
+    assert "UCX_POSIX_USE_PROC_LINK=n" in defaults()
+    assert defaults(path="/proc/7/ns/user") == []
+
+
 def test_the_folder_of_a_pmix_server_is_where_it_was(machine):
     for path in ("/var/spool/pmix.7.0", "/tmp/spmix_appdir_0_7.0", "/run/munge", "/tmp/pals"):
         (machine.root / path[1:]).mkdir(parents=True)

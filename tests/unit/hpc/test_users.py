@@ -223,3 +223,48 @@ def test_a_config_without_a_process_has_no_user(place):
     config = {name: part for name, part in BASE.items() if name != "process"}
     config["process"] = {"env": []}
     assert user(place.ask(ACCOUNTS, config=config))["uid"] == 1000
+
+
+# --- who is alone in a user namespace: himself, by profile
+
+
+ALONE = {
+    "namespaces": [{"type": "user"}],
+    "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
+    "gidMappings": [{"containerID": 0, "hostID": 100, "size": 1}],
+}
+OWN = "[profile.mine]\nown-ids = true\n"
+
+
+def alone(**linux):
+    return {**BASE, "linux": {**BASE["linux"], **ALONE, **linux}}
+
+
+def test_who_is_alone_in_a_user_namespace_is_himself(place):
+    made = place.ask(OWN, profile="mine", config=alone())
+    linux = made.config["linux"]
+    assert linux["uidMappings"] == [{"containerID": 1000, "hostID": 1000, "size": 1}]
+    assert linux["gidMappings"] == [{"containerID": 100, "hostID": 100, "size": 1}]
+    assert user(made) == {"uid": 1000, "gid": 100}
+    assert made.config["process"]["capabilities"] == {"bounding": ["CAP_KILL"]}
+    assert "1000:100, as on the host" in [row["what"] for row in made.report]
+
+
+def test_the_image_knows_who_is_himself(place):
+    made = place.ask(ACCOUNTS + OWN, profile="mine", config=alone())
+    assert user(made)["uid"] == 1000
+    assert made.tree.files["etc/passwd"].startswith(b"ann:x:1000:100::/home/ann:/bin/zsh\n")
+
+
+@pytest.mark.parametrize(
+    "linux",
+    [
+        {"uidMappings": [{"containerID": 0, "hostID": 1000, "size": 2}]},
+        {"uidMappings": ALONE["uidMappings"] * 2},
+        {"uidMappings": [{"containerID": 5, "hostID": 1000, "size": 1}]},
+        {"uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]},
+        {"gidMappings": []},
+    ],
+)
+def test_who_is_not_alone_stays_as_he_is(place, linux):
+    assert place.ask(OWN, profile="mine", config=alone(**linux)) is None
