@@ -8,7 +8,6 @@ from __future__ import annotations
 from ocirt import cgroup as groups
 from ocirt import state
 from ocirt import system as os
-from ocirt.document import around_pid
 from ocirt.errors import (
     ConfigError,
     HookError,
@@ -20,31 +19,8 @@ from ocirt.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ocirt.cgroup.fs import Manager
     from ocirt.state import Container
-
-
-def state_text(container: Container, status: str, pid: int) -> str:
-    """Return the state that a lifecycle hook reads; without a pid when that is 0."""
-    before, after = around_pid(
-        container.id, status, container.record["bundle"], container.record.get("annotations")
-    )
-    if not pid:
-        before = before.removesuffix(',"pid":')
-        return before + after
-    return f"{before}{pid}{after}"
-
-
-def poststop(container: Container, hooks: list[dict[str, Any]]) -> list[HookError]:
-    """Run the poststop hooks, all of them; return their complaints."""
-    if not hooks:
-        return []
-    from ocirt import lifecycle
-
-    text = state_text(container, state.STOPPED, 0)
-    return lifecycle.run_all(hooks, "poststop", text, container.record)
 
 
 def start(root: str, container_id: str) -> None:
@@ -102,7 +78,7 @@ def poststart(container: Container) -> None:
     from ocirt import lifecycle
 
     hooks = container.config()["hooks"]["poststart"]
-    text = state_text(container, state.RUNNING, container.pid)
+    text = lifecycle.state_text(container, state.RUNNING, container.pid)
     try:
         lifecycle.run(hooks, "poststart", text, container.record)
     except HookError:
@@ -311,11 +287,14 @@ def destroy(container: Container) -> list[HookError]:
         from ocirt.kernel import mounts
 
         mounts.detach(container.record["rootfs"], container.record["host_mounts"])
-    hooks = (
-        container.config()["hooks"]["poststop"] if "poststop" in container.record["hooks"] else []
-    )
+    if "poststop" not in container.record["hooks"]:
+        container.remove()
+        return []
+    from ocirt import lifecycle
+
+    hooks = container.config()["hooks"]["poststop"]
     container.remove()
-    return poststop(container, hooks)
+    return lifecycle.poststop(container, hooks)
 
 
 def _end(container: Container, manager: Manager | None) -> None:

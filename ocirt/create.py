@@ -11,7 +11,6 @@ from ocirt import bundle as bundles
 from ocirt import cgroup as groups
 from ocirt import checks, handover, plan, quick, state
 from ocirt import system as os
-from ocirt.container import poststop, state_text
 from ocirt.errors import At, Error
 from ocirt.kernel import mounts, procfs
 from ocirt.launch import Init, finish
@@ -366,7 +365,10 @@ def new_record(draft: Draft) -> dict[str, Any]:
 def claim(draft: Draft, undo: Undo, record: dict[str, Any]) -> Container:
     """Make the directory of a container and what it holds from the start."""
     container = state.claim(draft.wish.root, draft.wish.container_id, record)
-    undo.add(poststop, container, (draft.config.get("hooks") or {}).get("poststop") or [])
+    if hooks := (draft.config.get("hooks") or {}).get("poststop"):
+        from ocirt.lifecycle import poststop
+
+        undo.add(poststop, container, hooks)
     undo.add(container.remove)
     container.save()  # a crash from here on leaves what `delete --force` needs to know
     container.save_config(draft.config, draft.text())
@@ -543,12 +545,12 @@ def _open(path: str, flags: int, fds: list[int], where: str = "linux.cgroupsPath
 
 def runtime_hooks(container: Container, config: dict[str, Any], pid: int) -> None:
     """Run the hooks that run outside while the container is being made."""
-    # "created": in the specification creating is step 2, and these hooks are steps 3 and 4.
-    text = state_text(container, state.CREATED, pid)
     hooks = config.get("hooks") or {}
     if not (hooks.get("prestart") or hooks.get("createRuntime")):
         return
     from ocirt import lifecycle
 
+    # "created": in the specification creating is step 2, and these hooks are steps 3 and 4.
+    text = lifecycle.state_text(container, state.CREATED, pid)
     for stage in ("prestart", "createRuntime"):
         lifecycle.run(hooks.get(stage) or [], stage, text, container.record)

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import select
 
+from ocirt import state
 from ocirt import system as os
+from ocirt.document import around_pid
 from ocirt.errors import Error, HookError, strerror
 from ocirt.hookfiles import open_output, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ocirt.state import Container
 
 KEPT = 4096  # bytes of a hook's output that go into the message
 
@@ -42,6 +46,23 @@ def run_all(
         except HookError as error:
             failures.append(error)
     return failures
+
+
+def state_text(container: Container, status: str, pid: int) -> str:
+    """Return the state that a lifecycle hook reads; without a pid when that is 0."""
+    before, after = around_pid(
+        container.id, status, container.record["bundle"], container.record.get("annotations")
+    )
+    if not pid:
+        before = before.removesuffix(',"pid":')
+        return before + after
+    return f"{before}{pid}{after}"
+
+
+def poststop(container: Container, hooks: list[dict[str, Any]]) -> list[HookError]:
+    """Run the poststop hooks, all of them; return their complaints."""
+    text = state_text(container, state.STOPPED, 0)
+    return run_all(hooks, "poststop", text, container.record)
 
 
 def _output(index: int, path: str) -> int:
