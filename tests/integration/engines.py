@@ -120,14 +120,14 @@ class World:
 
     OWN_RUN = """
     mount -t tmpfs -o mode=755 tmpfs /mnt || exit
-    for name in systemd dbus; do
+    for name in systemd dbus user; do
         [ ! -d /run/$name ] || { mkdir /mnt/$name && mount --bind /run/$name /mnt/$name; } || exit
     done
     mount -n --move /mnt /run || exit
     """
 
     def __init__(self, own_run=False):
-        """With `own_run`, a /run with systemd and its bus alone: what others keep stays in here."""
+        """With `own_run`, a /run with systemd, its bus and users' alone: what others keep stays."""
         unshare = ["unshare", "--net", "--mount", "--propagation", "slave", "sh", "-c"]
         run = self.OWN_RUN if own_run else ""
         self.keeper = subprocess.Popen(

@@ -66,8 +66,8 @@ pytestmark = [
 class Rootless(engines.Podman):
     """Podman of a user, with storage of its own."""
 
-    def __init__(self, folder, runtime, user):
-        super().__init__(folder, runtime)
+    def __init__(self, folder, runtime, user, **options):
+        super().__init__(folder, runtime, **options)
         self.user = user
         self.RUN = ()  # the user has no cgroups to put containers into
         self.env = {

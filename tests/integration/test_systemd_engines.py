@@ -10,8 +10,10 @@ import os
 
 import pytest
 
-from tests.integration import engines
+from tests.integration import engines, users
 from tests.integration.support import eventually, find_runtime, needs_systemd, needs_v2
+from tests.integration.test_podman_rootless import MISSING as NO_ROOTLESS
+from tests.integration.test_podman_rootless import Rootless
 from tests.integration.test_systemd import call, cgroup_of, read, show
 
 RUNTIME = find_runtime()
@@ -148,3 +150,79 @@ def test_members_of_a_pod_share_its_slice(engine):
     name = engine.ok("run", "-d", "--pod", pod, engine.IMAGE, "sleep", "1000")
     path = cgroup_of(engines.Container(engine, name).pid)
     assert path == f"/ocirt.slice/ocirt-libpod_pod_{pod}.slice/libpod-{name}.scope"
+
+
+# --- Podman without root, and the systemd of its user
+
+
+@pytest.fixture(scope="module")
+def session(base):
+    """A user with a systemd and a message bus of his own, as after a login."""
+    if NO_ROOTLESS:
+        pytest.skip(NO_ROOTLESS)
+    if not os.path.exists("/run/systemd/system/user@.service"):
+        pytest.skip("no user's systemd can be started: conformance/vm.py --systemd")
+    folder = os.path.join(base, "systemd-user")
+    os.mkdir(folder)
+    with users.ordinary(folder) as user:
+        unit = f"user@{user.uid}.service"
+        call("systemctl", "start", unit)
+        try:
+            user.env["XDG_RUNTIME_DIR"] = user.runtime_dir = f"/run/user/{user.uid}"
+            started = user.call("systemctl", "--user", "start", "dbus.socket")
+            assert started.code == 0, str(started)
+            user.env["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={user.runtime_dir}/bus"
+            yield user
+        finally:
+            call("systemctl", "stop", unit)
+
+
+@pytest.fixture(scope="module")
+def rootless(base, session):
+    os.mkdir(os.path.join(base, "systemd-reach"))
+    runtime = users.reachable(session, RUNTIME, os.path.join(base, "systemd-reach"))
+    folder = os.path.join(base, "systemd-rootless")
+    with engines.serving(Rootless(folder, runtime, session, manager="systemd")) as podman:
+        yield podman
+
+
+@pytest.fixture
+def own(rootless):
+    with engines.used(rootless):
+        yield rootless
+
+
+def session_cgroup(user):
+    return f"/user.slice/user-{user.uid}.slice/user@{user.uid}.service/user.slice"
+
+
+def test_a_users_container_is_a_scope_of_his_own_systemd(own):
+    limits = "--cgroups=enabled --network=none --memory 64m --pids-limit 30 --cpus 0.5"
+    box = own.detached(limits, "sleep", "1000")
+    assert cgroup_of(box.pid) == f"{session_cgroup(own.user)}/{scope(box)}"
+    names = ("ActiveState", "MemoryMax", "CPUQuotaPerSecUSec", "TasksMax", "Delegate")
+    shown = own.user.call("systemctl", "--user", "show", f"-p{','.join(names)}", scope(box))
+    assert dict(line.split("=", 1) for line in shown.out.splitlines()) == {
+        "ActiveState": "active",
+        "MemoryMax": str(64 << 20),
+        "CPUQuotaPerSecUSec": "500ms",
+        "TasksMax": "30",
+        "Delegate": "yes",
+    }
+    files = {name: read(box.pid, name) for name in ("memory.max", "cpu.max", "pids.max")}
+    assert files == {"memory.max": str(64 << 20), "cpu.max": "50000 100000", "pids.max": "30"}
+
+
+def test_a_users_container_lives_through_every_verb(own):
+    box = own.detached("--cgroups=enabled --network=none --memory 64m", "sleep", "1000")
+    assert box.exec("echo", "inside") == "inside"
+    box.exec("sleep", "999", options=("-d",))
+    assert eventually(lambda: len(read(box.pid, "cgroup.procs").split()) == 2)
+    own.ok("update", "--memory", "96m", box.id)
+    own.user.call("systemctl", "--user", "daemon-reload")
+    assert read(box.pid, "memory.max") == str(96 << 20)
+    assert box.exec("sh", "-c", "echo > /dev/null; head -c 1 /dev/zero | wc -c") == "1"
+    folder = f"/sys/fs/cgroup{cgroup_of(box.pid)}"
+    box.do("stop", "--time", "0")
+    box.do("rm")
+    assert eventually(lambda: not os.path.exists(folder))
