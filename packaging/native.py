@@ -130,7 +130,7 @@ def _embed(interpreter: Interpreter, home: str, folder: Path, sealed: bool) -> s
     with tempfile.TemporaryDirectory() as place:
         freeze = [interpreter.executable, "-I", "-S", "-X", "no_debug_ranges", freezer, home]
         build = [*os.environ.get("OCIRT_CC", "cc").split(), "-std=c11", "-O2", "-Wall", "-Wextra"]
-        build += [*HARDENED, "-s", "-fno-pie", "-fno-toplevel-reorder"]
+        build += [*HARDENED, "-s", "-fno-pie"]
         build += [f"-I{folder}" for folder in (place, ROOT / "packaging", facts["include"])]
         build += [*facts["flags"], "-no-pie", "-o", str(new), str(ROOT / "packaging" / "embed.c")]
         build += [facts["library"], "-ldl", *_static(build[0], facts["libraries"])]
