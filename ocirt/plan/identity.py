@@ -322,7 +322,7 @@ def _memory_policy(section: dict[str, Any]) -> Op:
 def capability_sets(config: dict[str, Any], host: Host) -> tuple[dict[str, int] | None, list[str]]:
     """Return the mask of each of the five sets, and the names that the machine does not have.
 
-    Names that are new to us are among these: engines are newer than their runtime at times.
+    A name that nobody knows is refused: it is a slip of the pen, and would go unnoticed.
 
     None when the config has no `capabilities`: the process then keeps what root has.  An object
     that lacks a set means the empty set.
@@ -337,9 +337,10 @@ def capability_sets(config: dict[str, Any], host: Host) -> tuple[dict[str, int] 
     masks, ignored = {}, set()
     for kind in ("bounding", *SETS):
         mask = 0
-        for name in section.get(kind) or ():
-            number = _NUMBERS.get(name)
-            if number is not None and available >> number & 1:
+        for index, name in enumerate(section.get(kind) or ()):
+            where = f"process.capabilities.{kind}[{index}]"
+            number = _number(_NUMBERS, name, where, "unknown capability")
+            if available >> number & 1:
                 mask |= 1 << number
             else:
                 ignored.add(name)
@@ -352,7 +353,7 @@ def warnings(config: dict[str, Any], host: Host) -> list[str]:
     found = []
     _, ignored = capability_sets(config, host)
     if ignored:
-        found.append(f"ignoring unknown or unavailable capabilities: [{' '.join(ignored)}]")
+        found.append(f"ignoring unavailable capabilities: [{' '.join(ignored)}]")
     if ((config.get("process") or {}).get("user") or {}).get("additionalGids"):
         reason = why_groups_stay(config, host)
         if reason:

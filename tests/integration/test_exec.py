@@ -416,12 +416,9 @@ def test_with_inheritable_ones_in_the_config_it_is_ambient_as_far_as_it_can(exec
     assert int(status_field(text, "CapBnd"), 16) == mask("KILL", "CHOWN")
 
 
-@only_ocirt("crun refuses")
-def test_an_unknown_capability_is_left_out_with_a_warning(execute):
-    execute.container()
-    result = execute.runtime.ok("exec", "--cap", "CAP_FOO", execute.b.id, "echo", "runs")
-    assert result.out == "runs\n"
-    assert "ignoring unknown or unavailable capabilities: [CAP_FOO]" in result.log[-1]["msg"]
+@only_ocirt("runc warns")
+def test_an_unknown_capability_is_refused(execute):
+    execute.refuses("true", options=["--cap", "CAP_FOO"], ours="unknown capability CAP_FOO")
 
 
 @pytest.mark.parametrize("words", [(), ("--nope", "id", "true")], ids=["no words", "unknown flag"])
@@ -826,6 +823,7 @@ def test_a_document_that_makes_no_sense_is_refused(execute, patch, saying):
         ({"rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]}, "above the hard limit"),
         ({"oomScoreAdj": 1001}, "process.oomScoreAdj"),
         ({"execCPUAffinity": {"final": "x"}}, "process.execCPUAffinity.final"),
+        ({"capabilities": {"effective": ["CAP_X"]}}, "unknown capability CAP_X"),
     ],
 )
 def test_a_document_with_a_fault_is_refused_by_its_place(execute, patch, ours):

@@ -91,12 +91,11 @@ def test_a_set_that_is_absent_is_empty(on):
 
 
 @pytest.mark.parametrize("name", ["CAP_ZZZ", "kill", "CAP_", ""])
-def test_a_capability_of_the_future_is_left_out_with_a_warning(on, name):
+def test_an_unknown_capability_is_refused(on, name):
     config = caps(bounding=["CAP_KILL", name])
-    assert on(identity.bounding, config)[0].args == (1 << 5,)
-    assert on(identity.warnings, config) == [
-        f"ignoring unknown or unavailable capabilities: [{name}]"
-    ]
+    with pytest.raises(ConfigError) as caught:
+        on(identity.bounding, config)
+    assert str(caught.value).startswith("process.capabilities.bounding[1]: unknown capability")
 
 
 def test_what_the_runtime_lacks_is_left_out_with_a_warning(on):
@@ -104,7 +103,7 @@ def test_what_the_runtime_lacks_is_left_out_with_a_warning(on):
     config = caps(bounding=["CAP_SYS_RESOURCE", "CAP_KILL"])
     assert on(identity.bounding, config, files=files)[0].args == (1 << 5,)
     assert on(identity.warnings, config, files=files) == [
-        "ignoring unknown or unavailable capabilities: [CAP_SYS_RESOURCE]"
+        "ignoring unavailable capabilities: [CAP_SYS_RESOURCE]"
     ]
 
 
