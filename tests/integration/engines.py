@@ -413,7 +413,7 @@ def on_terminal(argv, env=None, typed="", rows=24, columns=80, patience=PATIENCE
 SAYS = "while echo {0}; ! test -e /var/{0}; do usleep 200000; done; exit {0}"
 
 
-def at_once(count, folder, argv, env, patience=120 * SLOWNESS):
+def at_once(count, folder, argv, env, patience=300 * SLOWNESS):
     """Run `count` programs at the same time, all of which must end well.
 
     argv(number, *program) is the command that runs one, with `folder`, to be made, as its /var.
