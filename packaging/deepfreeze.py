@@ -170,7 +170,9 @@ class Objects:
                 parts = real(value.real), real(value.imag)
                 return self._new((complex, *parts), "COMPLEX", *parts)
             case tuple() | frozenset():
-                return self._tuple(value) if value else "(PyObject*)&empty.head"
+                # A set's own order is another in each process, and would be in each build.
+                items = value if isinstance(value, tuple) else sorted(value, key=repr)
+                return self._tuple(items) if value else "(PyObject*)&empty.head"
             case CodeType():
                 return self._code(value)
         if value is Ellipsis:

@@ -140,7 +140,7 @@ def our_modules(data: Data, home: str, sealed: bool) -> str:
     """Return the table of our modules, in the order of their names."""
     found, rows = sources(), []
     hot = imported(found, HOT)
-    for name in [*hot, *(found.keys() - hot.keys())]:
+    for name in [*hot, *(other for other in found if other not in hot)]:
         path = found[name]
         place = TREE if not sealed else PACKAGES[name.partition(".")[0]]
         status = path.stat()

@@ -69,11 +69,13 @@ License: Apache-2.0
 """
 
 # The init must not load anything next to hostile files, and both have to start fast.  The embedded
-# interpreter is linked as python3 itself is: not position-independent, with the same libraries.
+# interpreter is not position-independent, as python3 itself, and each shared library would cost
+# every start: zlib and expat, which only verbs off the hot path use, are inside.
 OVERRIDES = """\
 ocirt: statically-linked-binary [usr/*]
 ocirt: hardening-no-pie [usr/lib/ocirt/ocirt/ocirt-python*]
 ocirt: embedded-library expat [usr/lib/ocirt/ocirt/ocirt-python*]
+ocirt: embedded-library zlib [usr/lib/ocirt/ocirt/ocirt-python*]
 """
 
 
