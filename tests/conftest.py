@@ -19,7 +19,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 def pytest_configure(config):
     # `timeout`, a CI or a scheduler asks us to end: daemons, containers and cgroups end first.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT as well, which is ignored in what a shell has put in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     if one_of_several(config):
         # One thread talks to the others' master; tests fork to be another program, or to exit.
         config.addinivalue_line(

@@ -41,7 +41,7 @@ PHASES = (
 
 POINTS = (
     # phase       module               functions
-    ("read",      "ocirt.bundle",      "load"),
+    ("read",      "ocirt.bundle",      "load_with_text"),
     ("read",      "ocirt.exec",        "process_of"),
     ("read",      "ocirt.state",       "load Container.config"),
     ("HPC stage", "ocirt.hpc",         "apply mentioned"),

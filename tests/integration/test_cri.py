@@ -532,13 +532,13 @@ def asked(cri, task):
 
 
 def test_annotations_reach_the_sandbox_and_the_containers(cri):
-    pod = cri.pod(annotations={"ocirt.hpc/preset": "test", "other": "1"})
-    own = {"ocirt.hpc/own": "2"}
+    pod = cri.pod(annotations={"ocirt.hpc/enabled": "false", "other": "1"})
+    own = {"ocirt.hpc/gpus": "none"}
     container = pod.container("sleep", "1000", annotations=own)
     for spec in (pod.spec(), container.spec()):
-        assert spec["annotations"]["ocirt.hpc/preset"] == "test"
+        assert spec["annotations"]["ocirt.hpc/enabled"] == "false"
         assert "other" not in spec["annotations"]
-    assert container.spec()["annotations"]["ocirt.hpc/own"] == "2"
+    assert container.spec()["annotations"]["ocirt.hpc/gpus"] == "none"
     assert container.spec()["annotations"]["io.kubernetes.cri.container-type"] == "container"
     assert pod.spec()["annotations"]["io.kubernetes.cri.container-type"] == "sandbox"
 
