@@ -78,6 +78,7 @@ class Wish:
         self.config_name = "config.json"
         self.config: dict[str, Any] | None = None  # the bundle's, where it has been read
         self.same: dict[Hashable, list[Op]] | None = None  # see plan.Context
+        self.text: Callable[[dict[str, Any]], bytes] | None = None  # writes a config down, for less
         self.program = -1  # a sealed copy of the init, where there is one for several
         self.cpus = ""  # those that the program may use, "" for all
         self.cgroup: dict[str, Any] | None = None  # the record of one to share with others
@@ -289,8 +290,10 @@ class Draft:
         return explain(op, errno, self.config, self.rootfs)
 
     def text(self) -> bytes:
-        """Return the text of the config, where nothing has been added to what was read."""
-        return self._text if self.config is self._read else b""
+        """Return the text of the config, where it costs less than to write all of it down."""
+        if self.wish.text is not None:
+            return self.wish.text(self.config)
+        return self._text if self.config is self._read else b""  # nothing has been added to it
 
     def joined(self) -> list[tuple[str, str, str]]:
         """Return (word, path, place in the config) of the namespaces to be joined."""

@@ -8,12 +8,13 @@ To have ranks told their number by one more name, add a row to STYLES.
 
 from __future__ import annotations
 
+from ocirt import jsonio
 from ocirt.errors import ConfigError, Error
 from ocirt.state import check_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 MOST = 4096  # ranks of one job: more than any node has CPUs
@@ -139,6 +140,27 @@ def common(config: dict[str, Any], args: list[str], meeting: bool) -> dict[str, 
         said = {item.partition("=")[0] for item in env}
         env += [f"{name}={value}" for name, value in MEETING.items() if name not in said]
     return {**config, "process": {**process, "env": env}}
+
+
+def writer(shared: dict[str, Any]) -> Callable[[dict[str, Any]], bytes]:
+    """Return what writes the config of a rank as JSON, and what it shares with `shared` once."""
+    known: dict[int, str] = {}  # by the identity of parts, which `shared` keeps alive
+
+    def write(value: Any, like: Any, depth: int) -> str:
+        if value is like:
+            if id(value) not in known:
+                known[id(value)] = jsonio.dumps(value)
+            return known[id(value)]
+        if not depth or value.__class__ is not dict or like.__class__ is not dict:
+            return jsonio.dumps(value)
+        items = [
+            f"{jsonio.dumps(key)}:{write(part, like.get(key), depth - 1)}"
+            for key, part in value.items()
+        ]
+        return "{" + ",".join(items) + "}"
+
+    # process.env and linux.cgroupsPath are what differs, two steps down.
+    return lambda config: write(config, shared, 2).encode("utf-8", "surrogateescape")
 
 
 # What follows shares with the config it is given all that it does not change.

@@ -76,6 +76,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
     names = ranks.names(arguments.name or ranks.default_name(bundle), size)
     config = ranks.common(bundles.load(bundle, arguments.config), args, "torch" in styles)
     streams = _streams(arguments, size)
+    text = ranks.writer(config)
     wishes = []
     same: dict[Hashable, list[Op]] = {}
     for number, name in enumerate(names):
@@ -84,7 +85,7 @@ def run(arguments: Arguments, settings: Settings) -> int:
         wish.no_pivot = arguments.no_pivot
         wish.no_new_keyring = arguments.no_new_keyring
         wish.detach = wish.notify = False
-        wish.same = same
+        wish.same, wish.text = same, text
         wish.devices = [ranks.expand(one, number, size, "--device") for one in arguments.device]
         env = ranks.variables(styles, number, size)
         if arguments.pmi:

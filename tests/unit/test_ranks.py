@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocirt import ranks
+from ocirt import jsonio, ranks
 from ocirt.errors import ConfigError, Error
 
 CONFIG = {
@@ -118,6 +118,18 @@ def test_the_config_of_a_rank_differs_where_it_has_to():
     assert ranks.with_cgroup(common, "", "") == common
     assert common["process"]["env"] == ["A=1"]
     assert common["linux"] == CONFIG["linux"]
+
+
+def test_configs_are_written_down_as_ever():
+    common = ranks.common({**CONFIG, "hostname": "bö\udc80x", "mounts": [{"a": [1]}]}, [], False)
+    text = ranks.writer(common)
+    for number in range(3):
+        made = ranks.with_env(common, [f"RANK={number}"])
+        made = ranks.with_limit(made, "RLIMIT_NOFILE", number, -1)
+        made = ranks.with_cgroup({**made, "new": None}, f"/x-{number}", str(number))
+        whole = jsonio.dumps(made).encode("utf-8", "surrogateescape")
+        assert text(made) == whole
+        assert text({**made, "linux": None}) != whole
 
 
 def test_a_limit_is_added_unless_the_config_has_it():
