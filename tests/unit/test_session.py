@@ -13,8 +13,8 @@ import time, pytest
 
 @pytest.fixture(scope="session")
 def daemon():
-    yield print("up", flush=True)
-    print("down", flush=True)
+    yield print("<begun>", flush=True)
+    print("<ended>", flush=True)
 
 def test_that_hangs(daemon):
     time.sleep(1000)
@@ -28,8 +28,8 @@ def test_sigterm_ends_a_session_as_an_interrupt_does(tmp_path):
     with subprocess.Popen(
         [*line, suite], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as session:
-        assert any("up" in row for row in session.stdout)
+        assert any("<begun>" in row for row in session.stdout)
         session.send_signal(signal.SIGTERM)
         rest = session.stdout.read()
-        assert "down" in rest, rest
+        assert "<ended>" in rest, rest
         assert session.wait() == 2, rest
