@@ -16,6 +16,7 @@ from ocirt.errors import (
     NotRunning,
     StateError,
 )
+from ocirt.kernel import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,20 +89,8 @@ def poststart(container: Container) -> None:
 
 def signal_init(container: Container, number: int) -> None:
     """Send a signal to the very process that is the container's init, or raise NotRunning."""
-    from _signal import pidfd_send_signal
-
-    try:
-        pidfd = os.pidfd_open(container.pid)
-    except OSError:
-        raise NotRunning from None
-    try:
-        if not container.alive():  # checked with the pidfd in hand: the pid cannot be reused now
-            raise NotRunning
-        pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        raise NotRunning from None
-    finally:
-        os.close(pidfd)
+    if not procfs.send(container.pid, container.record.get("start_time") or 0, number):
+        raise NotRunning
 
 
 def kill(container: Container, number: int, everyone: bool) -> None:

@@ -25,17 +25,6 @@ _SIGKILL = 9
 _LOST = "the state is lost, and with it what was made for the container"
 
 
-class _Record:
-    """What of the record is of use here."""
-
-    def __init__(self, flags: int, pid: int, start_time: int, texts: list[str]) -> None:
-        self.flags, self.pid, self.start_time = flags, pid, start_time
-        self.freezer, self.directories = texts[4], texts[5:]
-
-    def alive(self) -> bool:
-        return procfs.alive(self.pid, self.start_time)
-
-
 def end(directory: str, container_id: str, force: bool) -> bool:
     """End the init of a container without a state and remove its cgroup; warn of what is left.
 
@@ -43,71 +32,58 @@ def end(directory: str, container_id: str, force: bool) -> bool:
 
     Without `force` one that lives is left alone, and is an error, so that its id is not lost too.
     """
-    found = _read(directory, container_id)
-    if found is None:
+    record = _read(directory)
+    if record is None or record[0] != container_id:
         if os.path.exists(os.path.join(directory, "config.json")):
             log.warning(f"{directory}: {_LOST}: its processes, if there are any, were not ended")
         return False
-    if found.alive():
+    _, flags, pid, start_time, freezer, cgroups = record
+    if procfs.alive(pid, start_time):
         if not force:
-            raise StateError(f"{directory}: the state is lost, and process {found.pid} runs")
-        _kill(found)
-    if found.flags & quick.DELETE:
-        _remove(found)
-    elif found.directories:
+            raise StateError(f"{directory}: the state is lost, and process {pid} runs")
+        _kill(pid, start_time, freezer)
+    if flags & quick.DELETE:
+        _remove(cgroups)
+    elif cgroups:
         log.warning(f"{directory}: {_LOST}: its init was ended, its cgroup and hooks were left")
     return True
 
 
-def _read(directory: str, container_id: str) -> _Record | None:
+def _read(directory: str) -> tuple[str, int, int, int, str, list[str]] | None:
     """Return the record, None where there is none that is whole and ours."""
     path = os.path.join(directory, quick.NAME)
     try:
         if os.lstat(path).st_uid != os.geteuid():
             return None
-        data = jsonio.read(path)
+        return quick.parse(jsonio.read(path))
     except (OSError, Error):
         return None
-    found = quick.parse(data)
-    if found is None or found[3][0] != container_id:
-        return None
-    return _Record(*found)
 
 
-def _kill(found: _Record) -> None:
-    from _signal import pidfd_send_signal
-
-    try:
-        pidfd = os.pidfd_open(found.pid)
-        try:
-            if found.alive():  # with the pidfd in hand: the number cannot be another's now
-                pidfd_send_signal(pidfd, _SIGKILL)
-        finally:
-            os.close(pidfd)
-    except ProcessLookupError:
-        return
-    folder, name = os.path.split(found.freezer)
+def _kill(pid: int, start_time: int, freezer: str) -> None:
+    procfs.send(pid, start_time, _SIGKILL)
+    folder, name = os.path.split(freezer)
     if name == "freezer.self_freezing":  # v1, where even SIGKILL waits for the thaw
         try:
             put(f"{folder}/freezer.state", "THAWED")
         except FileNotFoundError:
             pass
-    if not _until(lambda: not found.alive()):
+    if not _until(lambda: not procfs.alive(pid, start_time)):
         raise StateError("container init still running")
 
 
-def _remove(found: _Record) -> None:
+def _remove(cgroups: list[str]) -> None:
     """Remove the cgroup, which is this container's alone, with whatever still runs in it."""
 
     def gone() -> bool:
-        for path in found.directories:
+        for path in cgroups:
             for pid in pids_below(path):
                 try:
                     os.kill(pid, _SIGKILL)
                 except ProcessLookupError:
                     pass
         # Every one is tried, and none is left out because another is still busy.
-        return False not in [remove_tree(path) for path in found.directories]
+        return False not in [remove_tree(path) for path in cgroups]
 
     if not _until(gone):
         raise StateError("unable to destroy cgroup", strerror(EBUSY))

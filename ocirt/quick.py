@@ -81,8 +81,11 @@ def record(container: Container, manager: Manager | None) -> bytes:
     return whole + _NUMBER.pack(int.from_bytes(whole, "big") % SUM)
 
 
-def parse(data: bytes) -> tuple[int, int, int, list[str]] | None:
-    """Return (flags, pid, start time, texts) of a whole record, whatever became of the state."""
+def parse(data: bytes) -> tuple[str, int, int, int, str, list[str]] | None:
+    """Return what a whole record says, whatever became of the state; None for any other.
+
+    That is the id, the flags, pid and start time of the init, its freezer's file, its cgroups.
+    """
     end = len(data) - _NUMBER.size
     if end < _HEAD.size:
         return None
@@ -97,7 +100,8 @@ def parse(data: bytes) -> tuple[int, int, int, list[str]] | None:
         place += _NUMBER.size
         texts.append(data[place : place + length].decode("utf-8", "surrogateescape"))
         place += length + 1
-    return flags, pid, start_time, texts
+    container_id, _, _, _, freezer, *directories = texts
+    return container_id, flags, pid, start_time, freezer, directories
 
 
 def forget(container: Container) -> None:

@@ -28,46 +28,46 @@
      .hash = -1,                                                                                   \
      .state = {.kind = kind_, .compact = 1, .ascii = is_ascii, .ready = 1}}
 
-#define ASCII(part, name, size, text)                                                                    \
-    PLACE(part) struct {                                                                                \
+#define ASCII(part, name, size, text)                                                              \
+    PLACE(part) struct {                                                                           \
         PyASCIIObject head;                                                                        \
         char body[size + 1];                                                                       \
     } name = {LETTERS(1, 1, size), text};
 
-#define TEXT(part, name, size, kind, ...)                                                                \
-    PLACE(part) struct {                                                                                \
+#define TEXT(part, name, size, kind, ...)                                                          \
+    PLACE(part) struct {                                                                           \
         PyCompactUnicodeObject head;                                                               \
         Py_UCS##kind body[size + 1];                                                               \
     } name = {{._base = LETTERS(0, kind, size)}, __VA_ARGS__};
 
-#define BYTES(part, name, size, text)                                                                    \
-    PLACE(part) struct {                                                                                \
+#define BYTES(part, name, size, text)                                                              \
+    PLACE(part) struct {                                                                           \
         PyVarObject head;                                                                          \
         Py_hash_t hash;                                                                            \
         char body[size + 1];                                                                       \
     } name = {VAR_HEAD(PyBytes_Type, size), -1, text};
 
-#define INT(part, name, count, size, ...)                                                                \
-    PLACE(part) struct {                                                                                \
+#define INT(part, name, count, size, ...)                                                          \
+    PLACE(part) struct {                                                                           \
         PyVarObject head;                                                                          \
         digit body[count];                                                                         \
     } name = {VAR_HEAD(PyLong_Type, size), __VA_ARGS__};
 
 #define FLOAT(part, name, value) PLACE(part) PyFloatObject name = {HEAD(PyFloat_Type), value};
 
-#define COMPLEX(part, name, real, imag)                                                                  \
-    static PyComplexObject name = {HEAD(PyComplex_Type), {real, imag}};
+#define COMPLEX(part, name, real, imag)                                                            \
+    PLACE(part) PyComplexObject name = {HEAD(PyComplex_Type), {real, imag}};
 
 /* The collector looks in front of a tuple, and is told that this one is not its own. */
-#define TUPLE(part, name, size, ...)                                                                     \
-    PLACE(part) struct {                                                                                \
+#define TUPLE(part, name, size, ...)                                                               \
+    PLACE(part) struct {                                                                           \
         uintptr_t collector[2];                                                                    \
         PyVarObject head;                                                                          \
         PyObject *items[size + 1];                                                                 \
     } name = {{0, 0}, VAR_HEAD(PyTuple_Type, size), {__VA_ARGS__}};
 
-#define CODE(part, name, size, ...)                                                                      \
-    PLACE(part) struct _PyCode_DEF(size) name = {.ob_base = VAR_HEAD(PyCode_Type, size / 2),            \
+#define CODE(part, name, size, ...)                                                                \
+    PLACE(part) struct _PyCode_DEF(size) name = {.ob_base = VAR_HEAD(PyCode_Type, size / 2),       \
                                             .co_warmup = WARMUP,                                   \
                                             __VA_ARGS__};
 

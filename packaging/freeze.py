@@ -107,7 +107,7 @@ Data = deepfreeze.Objects | Marshalled
 def text(value: str, prefix: str = "") -> str:
     """Return C for a string."""
     data = value.encode("utf-8", "surrogateescape")
-    return prefix + '"' + "".join(f"\\{byte:03o}" for byte in data) + '"'
+    return prefix + deepfreeze.quoted(data)
 
 
 def sources() -> dict[str, Path]:

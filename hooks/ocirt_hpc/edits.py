@@ -22,7 +22,7 @@ from ocirt import system as os
 from ocirt.checks import Faults
 from ocirt.errors import ConfigError, Error, KernelError
 from ocirt_hpc.host import S_IFMT, TYPES
-from ocirt_hpc.request import variables
+from ocirt_hpc.request import has_namespace, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -392,9 +392,10 @@ def _net_devices(draft: _Draft, edits: list[Edit]) -> None:
 def _mounts(draft: _Draft, edits: list[Edit]) -> None:
     """A mount at the same place is replaced; then what lies higher in the tree comes first."""
     linux = draft.config.get("linux") or {}
-    mapped = any(space["type"] == "user" for space in linux.get("namespaces") or ())
     # An idmapped mount takes privileges, and the mappings of the container.
-    mapped = mapped and bool(linux.get("uidMappings") and linux.get("gidMappings"))
+    mapped = has_namespace(draft.config, "user") and bool(
+        linux.get("uidMappings") and linux.get("gidMappings")
+    )
     mounts = draft.part("mounts", [])
     for origin, mount in edits:
         options = list(mount.get("options") or ())
@@ -524,7 +525,7 @@ def _drop_namespaces(draft: _Draft, edits: list[Edit]) -> None:
     if "uts" in names:
         draft.config.pop("hostname", None), draft.config.pop("domainname", None)
     # In a user namespace message queues are the owner's alone to mount; there the host's stand in.
-    mapped = any(space["type"] == "user" for space in namespaces)
+    mapped = has_namespace(draft.config, "user")
     if "ipc" in names and mapped and not os.path.isdir("/dev/mqueue"):
         mounts = draft.part("mounts", [])
         mounts[:] = [mount for mount in mounts if mount.get("type") != "mqueue"]

@@ -14,6 +14,7 @@ from ocirt.errors import Error
 from ocirt_hpc import edits
 from ocirt_hpc.nvidia import choice, container, driver, files
 from ocirt_hpc.nvidia.nvml import Nvml
+from ocirt_hpc.nvidia.policy import KIND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from ocirt_hpc.host import Host
     from ocirt_hpc.nvidia.driver import Driver, Places
-
-KIND = "nvidia.com/gpu"
 
 
 def document(

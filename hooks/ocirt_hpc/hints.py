@@ -154,9 +154,9 @@ def _attribute(host: Host, place: str, kind: str, index: int) -> str:
 
 
 def _sockets(
-    host: Host, chosen: list[Chosen], there: set[str], notes: Notes, origin: str
+    host: Host, chosen: list[Chosen], named: set[str], notes: Notes, origin: str
 ) -> list[str]:
-    wanted = [name for name in SOCKETS if name not in there]
+    wanted = [name for name in SOCKETS if name not in named]
     if not wanted:
         return []
     devices: dict[str, None] = {}
@@ -164,7 +164,8 @@ def _sockets(
         for _, port, place in _of([one]):
             if port.active:
                 devices.update(dict.fromkeys(_network(host, one, port, place)))
-    used = [name for name in devices if name in _with_address(host)] if devices else []
+    there = _with_address(host) if devices else set()
+    used = [name for name in devices if name in there]
     if len(used) == 1:
         return [f"{name}={'=' if name.startswith('NCCL') else ''}{used[0]}" for name in wanted]
     if used:

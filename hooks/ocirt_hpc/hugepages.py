@@ -59,8 +59,7 @@ def sections(
             raise ConfigError(asked.where, why)
         notes.skip(asked.origin, why)
         return []
-    linux = config.get("linux") or {}
-    if rootless or any(space["type"] == "user" for space in linux.get("namespaces") or ()):
+    if rootless or request.has_namespace(config, "user"):
         if not host.exists(PLACE):
             raise ConfigError(asked.where, f"this host has no {PLACE}")
         source = {"hostPath": host.root + PLACE, "options": ["bind", "rw", *PROTECTED]}

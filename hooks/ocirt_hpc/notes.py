@@ -143,11 +143,11 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "links": lambda item: f"{item['path']} -> {item['target']}",
     "mounts": _mount,
     "netDevices": lambda item: f"{item['hostInterfaceName']} as {item['name']}",
+    "ownIds": lambda item: "{uid}:{gid}, as on the host".format(**item["user"]),
     "rdmaDevices": lambda item: f"{item} moves into the container's network namespace",
     "rdmaLimits": _limits,
     "rlimits": lambda item: f"{item['type']} {item['soft']}:{item['hard']}",
     "user": lambda item: f"{item['uid']}:{item['gid']}",
-    "ownIds": lambda item: "{uid}:{gid}, as on the host".format(**item["user"]),
 }
 
 

@@ -75,6 +75,12 @@ def variables(config: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, _, value in (item.partition("=") for item in env)}
 
 
+def has_namespace(config: dict[str, Any], kind: str) -> bool:
+    """Whether the container has a namespace of this kind beside the host's, be it another's."""
+    spaces = (config.get("linux") or {}).get("namespaces") or ()
+    return any(space["type"] == kind for space in spaces)
+
+
 def by_option(values: list[str]) -> list[str]:
     """Return the qualified names that --device was given, each once."""
     with At("--device"):

@@ -102,8 +102,7 @@ class _Stage:
     @property
     def directories(self) -> Iterable[str]:
         """Where CDI files are."""
-        ours = [self.host.root + one for one in self.policy.directories]
-        return self.caller.directories or ours or cdi.DIRECTORIES
+        return self.caller.directories or self.policy.directories or cdi.DIRECTORIES
 
     def _cdi_files(self) -> list[cdi.File]:
         if self.files is None:
@@ -171,7 +170,7 @@ class _Stage:
         others = self._by_file(asked) if asked.by_file else []
         if asked.by_file and not asked.asked.names:
             return others
-        from ocirt_hpc.nvidia import files, stage
+        from ocirt_hpc.nvidia import driver, files, stage
 
         with At("nvidia.capabilities in hpc.toml"):
             files.capabilities(self.site["nvidia", "capabilities"])
@@ -191,8 +190,7 @@ class _Stage:
             asked.driver_root = self.site["nvidia", "driver-root"]
         asked.new_nodes = self.new_nodes
         asked.nvml_timeout = self.site["nvidia", "nvml-timeout"]
-        asked.search = self.site["nvidia", "library-search-path"]
-        asked.extra = self.site["nvidia", "extra-libraries"]
+        asked.places = driver.places(self.site)
         asked.native = self.site["nvidia", "layout"] == "native"
         if asked.native and self.caller.foreign:
             why = "it takes links, which another runtime does not make"
@@ -256,8 +254,7 @@ class _Stage:
     @property
     def new_nodes(self) -> bool:
         """Whether nodes can be made in the container; the host's are bound else."""
-        linux = self.config.get("linux") or {}
-        mapped = any(space["type"] == "user" for space in linux.get("namespaces") or ())
+        mapped = request.has_namespace(self.config, "user")
         return not (mapped or self.caller.rootless or os.geteuid())
 
     def hooks(self, sections: list[Section]) -> list[Section]:

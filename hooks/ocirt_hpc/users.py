@@ -17,7 +17,7 @@ from ocirt import system as os
 from ocirt.errors import At, ConfigError
 from ocirt_hpc.edits import Place
 from ocirt_hpc.image import Image
-from ocirt_hpc.request import NO_ENV, annotation, variables
+from ocirt_hpc.request import NO_ENV, annotation, has_namespace, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _inside(config: dict[str, Any], account: Account, mode: str) -> dict[str, An
         return {"uid": user.get("uid", 0), "gid": user.get("gid", 0)}
     found: dict[str, Any] = {"uid": account.uid, "gid": account.gid}
     gids = account.gids
-    if any(space["type"] == "user" for space in linux.get("namespaces") or ()):
+    if has_namespace(config, "user"):
         for field, word in (("uid", "uidMappings"), ("gid", "gidMappings")):
             number = _mapped(linux.get(word) or (), found[field])
             if number is None:

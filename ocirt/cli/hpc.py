@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.host import Host
-    from ocirt_hpc.nvidia.driver import Places
     from ocirt_hpc.site import Site
 
     from ocirt.cli.options import Arguments
@@ -103,13 +102,14 @@ def table(rows: list[dict[str, str]]) -> str:
 
 def _info(arguments: Arguments, settings: Settings) -> int:
     from ocirt_hpc import info
+    from ocirt_hpc.nvidia import driver
 
     site = _site(settings)
     document = info.document(
         _host(settings),
         site["nvidia", "nvml-timeout"],
         site["nvidia", "driver-root"],
-        _places(site),
+        driver.places(site),
     )
     if arguments.format == "json":
         return _json(document)
@@ -134,6 +134,7 @@ def _cdi(arguments: Arguments, settings: Settings) -> int:
     verb = arguments.words[1]
     if verb == "generate":
         from ocirt_hpc import generate
+        from ocirt_hpc.nvidia import driver
 
         site = _site(settings)
         made = generate.document(
@@ -141,7 +142,7 @@ def _cdi(arguments: Arguments, settings: Settings) -> int:
             arguments.capability or ["all"],
             site["nvidia", "driver-root"],
             site["nvidia", "nvml-timeout"],
-            _places(site),
+            driver.places(site),
         )
         if made is None:
             raise Error("no NVIDIA driver is loaded on this host")
@@ -151,8 +152,7 @@ def _cdi(arguments: Arguments, settings: Settings) -> int:
     from ocirt_hpc import cdi
     from ocirt_hpc.nvidia import policy
 
-    host = _host(settings)
-    ours = [host.root + one for one in policy.load(host).directories]
+    ours = policy.load(_host(settings)).directories
     files = cdi.read(settings.cdi_dirs or ours or cdi.DIRECTORIES)
     if verb == "validate":
         for file in files:
@@ -243,12 +243,6 @@ def _host(settings: Settings) -> Host:
     from ocirt_hpc.host import Host
 
     return Host(_site(settings)["stage", "host-root"])
-
-
-def _places(site: Site) -> Places:
-    from ocirt_hpc.nvidia.driver import Places
-
-    return Places(site["nvidia", "library-search-path"], site["nvidia", "extra-libraries"])
 
 
 def _site(settings: Settings) -> Site:

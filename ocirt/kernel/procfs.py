@@ -60,6 +60,25 @@ def alive(pid: int, start_time: int) -> bool:
     return found is not None and found[1] == start_time and found[0] not in "ZX"
 
 
+def send(pid: int, start_time: int, number: int) -> bool:
+    """Send a signal to this very process; return whether it was there to get it."""
+    from _signal import pidfd_send_signal
+
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not alive(pid, start_time):  # with the pidfd in hand: the pid cannot be reused now
+            return False
+        pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
 def field(pid: int | str, name: str, where: str = "status") -> str:
     """Return one line's value of /proc/PID/status (`CapBnd`, `Uid`), or of another such file."""
     with open(f"/proc/{pid}/{where}", "rb", buffering=0) as file:

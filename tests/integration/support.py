@@ -176,6 +176,9 @@ def namespaces(*types, **paths):
     ]
 
 
+HOST_PIDS = {"namespaces": namespaces("network", "ipc", "uts", "mount")}  # `linux` of a container
+
+
 def base_config(container_id):
     """Return a small config in the manner of `runc spec`, without a terminal."""
     few = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]

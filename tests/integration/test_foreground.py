@@ -19,7 +19,7 @@ import time
 import pytest
 
 from tests.integration.conftest import TREE
-from tests.integration.support import PATIENCE, children, eventually, namespaces, only_ocirt
+from tests.integration.support import HOST_PIDS, PATIENCE, children, eventually, only_ocirt
 from tests.integration.test_terminal import TERMINAL, Foreground
 
 pytestmark = only_ocirt("looks at who waits")
@@ -269,7 +269,7 @@ def test_what_is_left_out_is_told_once(runner, bundle):
 def test_processes_that_outlived_the_program_are_ended(runner, bundle, host):
     b = bundle.sh(
         "sleep 1000 & exit 3",
-        linux={"namespaces": namespaces("network", "ipc", "uts", "mount")},
+        linux=HOST_PIDS,
     )
     assert runner.run(b, stdout=subprocess.DEVNULL).code == 3
     assert host.leftovers() == []

@@ -18,6 +18,7 @@ import pytest
 
 from tests.integration.support import (
     DROP,
+    HOST_PIDS,
     PATIENCE,
     SLOWNESS,
     UNIFIED,
@@ -276,7 +277,7 @@ def test_kill_all_of_a_stopped_container_is_no_error(runtime, bundle, all_):
 def test_kill_all_reaches_every_process_of_the_cgroup(runtime, bundle):
     b = bundle.sh(
         "(trap '' TERM; sleep 1000)& sleep 1000& echo ready; wait",
-        linux={"namespaces": namespaces("network", "ipc", "uts", "mount")},
+        linux=HOST_PIDS,
     )
     runtime.started(b)
     ready(b)
@@ -290,7 +291,7 @@ def test_a_signal_is_for_the_init_where_pids_are_shared(runtime, bundle):
     """What becomes of its children is up to it; only SIGKILL goes to them as well."""
     b = bundle.sh(
         "sleep 1000 & trap 'kill -0 $! && echo lives' USR1; echo ready; while :; do wait; done",
-        linux={"namespaces": namespaces("network", "ipc", "uts", "mount")},
+        linux=HOST_PIDS,
     )
     runtime.started(b)
     ready(b)
@@ -355,7 +356,7 @@ def test_delete_by_force_works_in_every_state_and_twice(runtime, bundle, state, 
 def test_delete_takes_along_what_outlived_the_init(runtime, bundle):
     b = bundle.sh(
         "sleep 1000 & sleep 1000 & exit 0",
-        linux={"namespaces": namespaces("network", "ipc", "uts", "mount")},
+        linux=HOST_PIDS,
     )
     runtime.started(b)
     runtime.wait(b)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.support import eventually, namespaces, only_ocirt
+from tests.integration.support import HOST_PIDS, eventually, only_ocirt
 
 pytestmark = only_ocirt("crun alone has the option, and words some things otherwise")
 
@@ -65,7 +65,7 @@ def test_all_of_them_get_a_signal(runtime, bundle):
 
 def test_a_shared_pid_namespace_is_left_empty(runtime, bundle):
     box = bundle.sh("sleep 1000 & exec sleep 1000")
-    box.patch(linux={"namespaces": namespaces("network", "ipc", "uts", "mount")})
+    box.patch(linux=HOST_PIDS)
     runtime.started(box)
     assert eventually(lambda: len(runtime.ok("ps", "--format", "json", box.id).json()) == 2)
     runtime.delete(box, "--force")  # the fixture looks for what is left

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.integration.support import cgroup_of, eventually, namespaces, needs_v2, only_ocirt
+from tests.integration.support import HOST_PIDS, cgroup_of, eventually, needs_v2, only_ocirt
 
 # What crun does otherwise.
 CRUN = {
@@ -171,7 +171,7 @@ def test_a_paused_container_is_deleted_by_force_alone(runtime, bundle):
 def test_a_container_that_shares_the_pid_namespace_is_paused_as_a_whole(runtime, bundle):
     made = bundle.sh(
         f"({COUNTING}) & sleep 1000",
-        linux={"namespaces": namespaces("network", "ipc", "uts", "mount")},
+        linux=HOST_PIDS,
     )
     runtime.started(made)
     assert eventually(lambda: count(made))

@@ -9,7 +9,13 @@ import subprocess
 
 import pytest
 
-from tests.integration.support import cgroup_hierarchies, eventually, namespaces, only_ocirt
+from tests.integration.support import (
+    HOST_PIDS,
+    cgroup_hierarchies,
+    eventually,
+    namespaces,
+    only_ocirt,
+)
 
 # What crun does otherwise.
 CRUN = {
@@ -178,9 +184,7 @@ def test_ps_wants_an_id(runtime):
 
 
 def test_ps_in_a_shared_pid_namespace_lists_the_container_alone(runtime, bundle):
-    made = bundle.sh(
-        "sleep 1000 & wait", linux={"namespaces": namespaces("network", "ipc", "uts", "mount")}
-    )
+    made = bundle.sh("sleep 1000 & wait", linux=HOST_PIDS)
     pid = runtime.started(made)
     assert eventually(lambda: len(host_pids(runtime, made)) == 2)
     assert pid in host_pids(runtime, made)

@@ -18,6 +18,7 @@ import pytest
 
 from tests.integration.support import (
     EVERY_CAPABILITY,
+    HOST_PIDS,
     MOUNTS,
     bind,
     eventually,
@@ -113,7 +114,7 @@ def test_the_proc_of_the_host_may_be_bound(runtime, bundle):
         "cat",
         "/proc/self/comm",
         mounts=[bind("/proc", "/proc", "rbind"), *without("/proc")],
-        linux={"namespaces": namespaces("network", "ipc", "uts", "mount")},
+        linux=HOST_PIDS,
     )
     assert runtime.prints(b) == "cat"
 

@@ -23,6 +23,15 @@ MISSING = {
     PODMAN: engines.missing("podman", "conmon", "nsenter"),
     DOCKER: engines.missing("dockerd", "docker", "containerd", "iptables", "nsenter"),
 }
+LIMITS = "--memory 64m --cpus 0.5 --pids-limit 30"
+PROPERTIES = {  # of a scope, and what files say of the same limits
+    "ActiveState": "active",
+    "Delegate": "yes",
+    "MemoryMax": str(64 << 20),
+    "CPUQuotaPerSecUSec": "500ms",
+    "TasksMax": "30",
+}
+FILES = {"memory.max": str(64 << 20), "cpu.max": "50000 100000", "pids.max": "30"}
 
 pytestmark = [needs_systemd, needs_v2]
 
@@ -63,19 +72,10 @@ def scope(box):
 
 
 def test_a_container_is_a_scope_with_its_limits(engine):
-    box = engine.detached("--memory 64m --cpus 0.5 --pids-limit 30", "sleep", "1000")
+    box = engine.detached(LIMITS, "sleep", "1000")
     assert cgroup_of(box.pid) == f"/ocirt.slice/{scope(box)}"
-    names = ("ActiveState", "Slice", "Delegate", "MemoryMax", "CPUQuotaPerSecUSec", "TasksMax")
-    assert show(scope(box), *names) == {
-        "ActiveState": "active",
-        "Slice": "ocirt.slice",
-        "Delegate": "yes",
-        "MemoryMax": str(64 << 20),
-        "CPUQuotaPerSecUSec": "500ms",
-        "TasksMax": "30",
-    }
-    files = {name: read(box.pid, name) for name in ("memory.max", "cpu.max", "pids.max")}
-    assert files == {"memory.max": str(64 << 20), "cpu.max": "50000 100000", "pids.max": "30"}
+    assert show(scope(box), "Slice", *PROPERTIES) == {"Slice": "ocirt.slice", **PROPERTIES}
+    assert {name: read(box.pid, name) for name in FILES} == FILES
 
 
 def test_another_program_runs_in_the_scope(engine):
@@ -197,20 +197,12 @@ def session_cgroup(user):
 
 
 def test_a_users_container_is_a_scope_of_his_own_systemd(own):
-    limits = "--cgroups=enabled --network=none --memory 64m --pids-limit 30 --cpus 0.5"
-    box = own.detached(limits, "sleep", "1000")
+    box = own.detached(f"--cgroups=enabled --network=none {LIMITS}", "sleep", "1000")
     assert cgroup_of(box.pid) == f"{session_cgroup(own.user)}/{scope(box)}"
-    names = ("ActiveState", "MemoryMax", "CPUQuotaPerSecUSec", "TasksMax", "Delegate")
-    shown = own.user.call("systemctl", "--user", "show", f"-p{','.join(names)}", scope(box))
-    assert dict(line.split("=", 1) for line in shown.out.splitlines()) == {
-        "ActiveState": "active",
-        "MemoryMax": str(64 << 20),
-        "CPUQuotaPerSecUSec": "500ms",
-        "TasksMax": "30",
-        "Delegate": "yes",
-    }
-    files = {name: read(box.pid, name) for name in ("memory.max", "cpu.max", "pids.max")}
-    assert files == {"memory.max": str(64 << 20), "cpu.max": "50000 100000", "pids.max": "30"}
+    wanted = f"-p{','.join(PROPERTIES)}"
+    shown = own.user.call("systemctl", "--user", "show", wanted, scope(box))
+    assert dict(line.split("=", 1) for line in shown.out.splitlines()) == PROPERTIES
+    assert {name: read(box.pid, name) for name in FILES} == FILES
 
 
 def test_a_users_container_lives_through_every_verb(own):

@@ -13,11 +13,11 @@ import pytest
 
 from tests.integration.support import (
     DROP,
+    HOST_PIDS,
     PATIENCE,
     SLOWNESS,
     cgroup_of,
     eventually,
-    namespaces,
     only_ocirt,
 )
 
@@ -257,11 +257,8 @@ def test_of_several_deletes_exactly_one_wins(runtime, bundle, host):
         assert host.leftovers() == []
 
 
-SHARED = {"namespaces": namespaces("network", "ipc", "uts", "mount")}
-
-
 @only_ocirt("runc may wait in vain for the end of an init that an exec of its own holds up")
-@pytest.mark.parametrize("linux", [{}, SHARED], ids=["own pids", "shared pids"])
+@pytest.mark.parametrize("linux", [{}, HOST_PIDS], ids=["own pids", "shared pids"])
 def test_delete_by_force_while_others_come_in(runtime, bundle, host, linux):
     for delay in (0, 0.02, 0.05):
         b = bundle.sleeping(linux=linux)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ocirt_hpc.nvidia.nvml import Facts, Nvml
+    from ocirt_hpc.site import Site
 
 PROC = "/proc/driver/nvidia"
 CAPS = "/proc/driver/nvidia-caps"
@@ -79,6 +80,11 @@ class Places:
 
 
 USUAL = Places()
+
+
+def places(site: Site) -> Places:
+    """Return what hpc.toml says of them."""
+    return Places(site["nvidia", "library-search-path"], site["nvidia", "extra-libraries"])
 
 
 class Driver:

@@ -21,7 +21,7 @@ from ocirt import system as os
 from ocirt.errors import ConfigError, KernelError
 from ocirt_hpc import parts
 from ocirt_hpc.host import ABSENT
-from ocirt_hpc.request import flag, variables
+from ocirt_hpc.request import flag, has_namespace, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def sections(
     if who != origin:
         made[0][1]["env"] = [f"{PIPE}={path}"]
         made += _log(host, notes, os.environ.get(LOG, ""), who)
-    linux = config.get("linux") or {}
-    if any(space["type"] == "ipc" for space in linux.get("namespaces") or ()):
+    if has_namespace(config, "ipc"):
         notes.suggest(who, "programs of MPS want the host's IPC namespace (docker run --ipc=host)")
     return made
 

@@ -67,7 +67,7 @@ class Policy:
     root          below what the driver has its files, or "" for the host's root
     mode          cdi: names of devices are those of CDI files, if these have any of that kind
     kind          of a name that has none, in mode cdi
-    directories   of CDI files; the usual ones, when empty
+    directories   of CDI files, the host's root included; the usual ones, when empty
     prefixes      of annotations that name CDI devices
     compat_mode   disabled: a newer libcuda of the image is left alone, as with no_compat
     no_channels   whether NVIDIA_IMEX_CHANNELS counts for nothing
@@ -120,6 +120,7 @@ def load(host: Host) -> Policy:
         with At(f"{CDI}.spec-dirs"):
             for directory in policy.directories:
                 parts.path(directory)
+        policy.directories = [host.root + directory for directory in policy.directories]
     return policy
 
 

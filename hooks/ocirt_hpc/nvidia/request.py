@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_hpc.notes import Notes
+    from ocirt_hpc.nvidia.driver import Places
     from ocirt_hpc.nvidia.policy import Policy
 
 DEVICES = "NVIDIA_VISIBLE_DEVICES"
@@ -55,10 +56,9 @@ class Request:
     take, where nothing else can tell; 0: it is never asked.  driver_root: below what the driver has
     its files.  new_nodes: whether nodes that the host lacks can be made for the container.  gids:
     whether it gets the groups that may use the nodes.  by_site: nobody asked, but the site gives
-    `all`, or what the `job` has.  native: whether
-    the driver's libraries go where the image's distribution has its own.  search, extra: as of
-    `driver.Places`.  by_file: names of devices that are those of CDI files.
-    local: CUDA_VISIBLE_DEVICES of the container.
+    `all`, or what the `job` has.  native: whether the driver's libraries go where the image's
+    distribution has its own.  places: where they are looked for.  by_file: names of devices that
+    are those of CDI files.  local: CUDA_VISIBLE_DEVICES of the container.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -76,8 +76,7 @@ class Request:
         self.native = False
         self.by_file: list[str] = []
         self.local = ""
-        self.search: list[str] = []
-        self.extra: list[str] = []
+        self.places: Places | None = None
 
     def limit(self, allowed: list[str], where: str = "nvidia.capabilities in hpc.toml") -> None:
         """Refuse a capability that the site does not allow; `all` means those that it does."""

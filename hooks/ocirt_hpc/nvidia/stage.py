@@ -34,7 +34,7 @@ def sections(
     asked = request.asked
     with At(asked.where):
         nvml = Nvml(request.nvml_timeout)
-        places = driver.Places(request.search, request.extra)
+        places = request.places or driver.USUAL
         loaded = driver.find(host, nvml, request.driver_root, places, whole=False)
         why = driver.absent(host) if loaded is None else ""
         if loaded is not None and not loaded.gpus and asked.names != ["none"]:

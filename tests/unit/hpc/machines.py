@@ -72,6 +72,10 @@ class Machine:
         file.write_bytes(content.encode() if isinstance(content, str) else content)
         return file
 
+    def folders(self, *paths: str) -> None:
+        for path in paths:
+            (self.root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+
     def link(self, path: str, target: str) -> None:
         file = self.root / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,7 @@ ALWAYS = '[stage]\ntrigger = "always"\n[rdma]\nmemlock = "keep"\n'
 def place(tmp_path):
     machine = eight_and_eight(tmp_path / "host")
     install(machine)
-    for path in ("scratch", "opt/debian"):
-        (machine.root / path).mkdir(parents=True)
+    machine.folders("scratch", "opt/debian")
     place = Place(tmp_path, machine)
     (place.rootfs / "etc").mkdir()
     return place

@@ -160,8 +160,7 @@ def test_a_gpu_by_the_ini_alone(tmp_path):
 
     machine = workstation(tmp_path / "machine")
     install(machine)
-    for path in ("home", "opt/nv"):
-        (machine.root / path).mkdir(parents=True)
+    machine.folders("home", "opt/nv")
     place = Place(tmp_path, machine)
     text = houdini.convert(EXAMPLE)
     made = place.ask(text, env=["HOUDINI_GPU_ENABLED=true", "LD_LIBRARY_PATH=/mine"])

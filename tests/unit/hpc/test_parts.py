@@ -15,8 +15,7 @@ from tests.unit.hpc.sites import ALWAYS, BASE, Place
 @pytest.fixture
 def place(tmp_path):
     machine = Machine(tmp_path / "machine")
-    for path in ("/scratch", "/opt/site", "/dev/shm"):
-        (machine.root / path[1:]).mkdir(parents=True)
+    machine.folders("/scratch", "/opt/site", "/dev/shm")
     for name, minor in (("fuse", 229), ("acme0", 0), ("acme1", 1)):
         machine.node(f"/dev/{name}", 10, minor)
         machine.write(f"/dev/{name}", "")

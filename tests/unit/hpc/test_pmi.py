@@ -61,8 +61,7 @@ def test_ranks_in_user_namespaces_of_their_own_do_not_try_each_others_memory(mac
 
 
 def test_the_folder_of_a_pmix_server_is_where_it_was(machine):
-    for path in ("/var/spool/pmix.7.0", "/tmp/spmix_appdir_0_7.0", "/run/munge", "/tmp/pals"):
-        (machine.root / path[1:]).mkdir(parents=True)
+    machine.folders("/var/spool/pmix.7.0", "/tmp/spmix_appdir_0_7.0", "/run/munge", "/tmp/pals")
     own = machine.root / f"tmp/spmix_appdir_{os.getuid()}_7.0"
     own.mkdir(exist_ok=True)
     environ = {
