@@ -76,15 +76,20 @@ def kernel(result: int, what: str) -> None:
         raise BenchError(f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
-def enter_private_world(folder: str) -> None:
+def work_in_memory(folder: str) -> None:
+    """Mount a tmpfs on a directory, in a mount namespace of our own: disks have moods."""
     kernel(libc.unshare(CLONE_NEWNS), "unshare")
     kernel(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "make / private")
+    kernel(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"mode=755"), "mount tmpfs")
+
+
+def enter_private_world(folder: str) -> None:
+    work_in_memory(folder)
     if os.path.ismount("/sys/fs/cgroup/unified"):
         # crun looks for hybrid by the file system here, and then makes plain directories.
         path = b"/sys/fs/cgroup/unified"
         kernel(libc.umount2(path, MNT_DETACH), "unmount unified cgroup")
         kernel(libc.mount(b"tmpfs", path, b"tmpfs", 0, None), "mount tmpfs")
-    kernel(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"mode=755"), "mount tmpfs")
     # Containers must become our children when `create` has gone, as with an engine's shim.
     kernel(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
