@@ -304,12 +304,7 @@ class Draft:
 def create(wish: Wish) -> Made:
     """Make a container whose init waits at the gate (`wish.gate`), or runs its program at once."""
 
-    def make(draft: Draft, undo: Undo) -> Made:
-        made = finish(steps(draft, undo))
-        made.warnings = draft.warnings()  # `launch` says them once for all ranks
-        return made
-
-    return carry_out(wish, make)
+    return carry_out(wish, lambda draft, undo: finish(steps(draft, undo)))
 
 
 def carry_out(wish: Wish, make: Callable[[Draft, Undo], Made]) -> Made:
@@ -374,7 +369,6 @@ def claim(draft: Draft, undo: Undo, record: dict[str, Any]) -> Container:
         undo.add(poststop, container, hooks)
     undo.add(container.remove)
     container.save()  # a crash from here on leaves what `delete --force` needs to know
-    container.save_config(draft.config, draft.text())
     if draft.edits is not None:
         container.save_report(draft.edits.report)
         if draft.edits.tree is not None:
@@ -382,15 +376,29 @@ def claim(draft: Draft, undo: Undo, record: dict[str, Any]) -> Container:
     return container
 
 
-def make_groups(draft: Draft, undo: Undo, record: dict[str, Any], pid: int) -> None:
-    """Make the cgroup and the share of resctrl; pid: of who is to be in the cgroup for systemd."""
+def make_groups(
+    draft: Draft,
+    undo: Undo,
+    record: dict[str, Any],
+    pid: int,
+    there: Callable[[], None] = lambda: None,
+) -> None:
+    """Make the cgroup and the share of resctrl.
+
+    pid: of who is to be in the cgroup for systemd.  there: what is to be done as soon as the cgroup
+    can take a process, whose limits need not be in force yet.
+    """
     manager = draft.manager
     if manager and not manager.shared:
-        manager.create(draft.linux.get("resources") or {}, pid)
+        rows = manager.make(draft.linux.get("resources") or {}, pid)
         record["cgroup"] = manager.record()  # systemd has the last word on where it is
         undo.add(manager.undo)
-        manager.delegate(draft.config)
         undo.add(manager.kill, 9)
+        there()
+        manager.limit(rows)
+        manager.delegate(draft.config)
+    else:
+        there()
     if draft.resctrl:
         undo.add(draft.resctrl.undo)
         draft.resctrl.create()
@@ -421,27 +429,22 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
     undo.add(close_all, fds)
     undo.add(init.kill)
     init.spawn(wish.stdio, wish.program)  # it starts up while the cgroup is made
-    make_groups(draft, undo, record, init.stage0)
+
+    def clone() -> None:
+        outside = [
+            (word, _open(path, os.O_RDONLY, fds, where)) for word, path, where in draft.joined()
+        ]
+        if manager and manager.cgroup_dir():
+            directory = str(manager.cgroup_dir())
+            outside.append(("cgroup", _open(directory, os.O_RDONLY | os.O_DIRECTORY, fds)))
+        undo.add(init.kill)  # first, so that the rest finds nothing alive
+        init.send_outside(outside)
+
+    make_groups(draft, undo, record, init.stage0, clone)
     if record["host_mounts"] is not None:
         undo.add(mounts.detach, draft.rootfs, record["host_mounts"])
-    undo.add(init.kill)  # first, so that the rest finds nothing alive
-    outside = [(word, _open(path, os.O_RDONLY, fds, where)) for word, path, where in draft.joined()]
-    if manager and manager.cgroup_dir():
-        outside.append(
-            ("cgroup", _open(str(manager.cgroup_dir()), os.O_RDONLY | os.O_DIRECTORY, fds))
-        )
-    init.send_outside(outside)
-    yield init.fileno()
-    record["pid"] = init.cloned()
-    if draft.resctrl:
-        draft.resctrl.attach(init.pid)  # while it waits for its second part, and is alone
-    if "user" in draft.context.namespaces.joined and draft.linux.get("uidMappings"):
-        from ocirt import usermap
-
-        usermap.check(init.pid, draft.linux)
-    if manager:
-        manager.settle()
-
+        undo.add(init.kill)
+    # While stage 0 makes the child: what that needs for its own part.
     inside = []
     for word, path in draft.context.attach_files:
         inside.append((word, _open(path, os.O_WRONLY, fds)))
@@ -455,10 +458,26 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
         container.make_gate()
         # Read and write: the init must not see end of file when `start` is yet to come.
         inside.append(("fifo", _open(container.fifo, os.O_RDWR, fds)))
-    init.send_inside(inside)
+    before = _before_its_part(draft)
+    if not before:
+        init.send_inside(inside)  # it lies ready for the child
+    yield init.fileno()
+    record["pid"] = init.cloned()
+    for prepare in before:
+        prepare(init.pid)
+    if before:
+        init.send_inside(inside)
     close_all(fds)
+    # While the child works: what can be done before it asks.
+    found = procfs.stat(init.pid)
+    record["start_time"] = found[1] if found else 0
+    container.save()
+    container.save_config(draft.config, draft.text())
+    rlimits = handover.rlimits(draft.config)
+    warnings = draft.warnings() if wish.same is None else []  # `launch` says them once
 
     done: list[Callable[[], None]] = []
+    written = ""
 
     def maps(_: int) -> None:
         from ocirt import usermap
@@ -476,16 +495,22 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
     def hooks(_: int) -> None:
         runtime_hooks(container, config, init.pid)
 
-    def ready(_: int) -> None:
-        handover.set_rlimits(init.pid, config)
+    def ready(_: int) -> Callable[[], None]:
+        handover.set_rlimits(init.pid, rlimits)
         annotations = config.get("annotations") or {}
         pidfd_socket = wish.pidfd_socket or annotations.get(handover.PIDFD_RECEIVER, "")
         handover.send_descriptors(init, wish.console_socket, pidfd_socket, b"standard")
-        found = procfs.stat(init.pid)
-        record["start_time"] = found[1] if found else 0
         if not wish.gate:
             record["phase"] = state.CREATED
-        container.save()
+            container.save()
+        return write
+
+    def write() -> None:
+        """Write the last of our files, which are in force once the gate is reached."""
+        nonlocal written
+        record["phase"] = state.CREATED
+        written = container.draft() if wish.gate else container.state_file
+        quick.write(container, manager, written)
 
     def listener(number: int) -> None:
         handover.send_listener(container, config, state.CREATING, init.pid, number)
@@ -500,22 +525,34 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
             ASK_SECCOMP: listener,
         }
     )
-    if wish.gate:
-        if not at_gate:
-            raise _oom(manager) or init.died()
-        record["phase"] = state.CREATED
-        container.save()
-    elif "start_time" not in record:
+    # Without a gate the end of the conversation is the start of the program.
+    if not written or (wish.gate and not at_gate):
         raise _oom(manager) or init.died()
-    quick.write(container, manager)
+    if wish.gate:
+        container.adopt(written)
     handover.write_pid_file(wish.pid_file, init.pid)
     console, init.console = init.console, -1
     init.close()
     for step in done:
         step()
-    made = Made(container, init.pid, console, [], init.warnings)
+    made = Made(container, init.pid, console, warnings, init.warnings)
     made.listener = readiness
     return made
+
+
+def _before_its_part(draft: Draft) -> list[Callable[[int], None]]:
+    """Return what has to be done to the child while it is alone and waits for its part."""
+    steps: list[Callable[[int], None]] = []
+    if draft.resctrl:
+        steps.append(draft.resctrl.attach)
+    if "user" in draft.context.namespaces.joined and draft.linux.get("uidMappings"):
+        from ocirt import usermap
+
+        steps.append(lambda pid: usermap.check(pid, draft.linux))
+    manager = draft.manager
+    if manager and manager.driver != "fs":
+        steps.append(lambda _: manager.settle())
+    return steps
 
 
 def _listen(container: Container, gate: bool) -> Listener | None:

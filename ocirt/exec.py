@@ -211,7 +211,7 @@ class Draft:
         context.unprivileged = wish.unprivileged
         context.host = Host(rootless=wish.rootless, unprivileged=wish.unprivileged)
         if "user" in self.spaces:  # what its maker left it, which no config tells
-            context.host.setgroups = procfs.read_at(self.proc, "setgroups").decode().strip()
+            context.host.setgroups = procfs.read("setgroups", self.proc).decode().strip()
         context.no_new_keyring = record.get("no_new_keyring", False)
         context.preserve_fds = wish.preserve_fds
         context.gate = False
@@ -229,7 +229,7 @@ class Draft:
 
         if not isinstance(self.manager, V2) or self.wish.cgroups:
             return None
-        for line in procfs.read_at(self.proc, "cgroup").decode(errors="replace").splitlines():
+        for line in procfs.read("cgroup", self.proc).decode(errors="replace").splitlines():
             if line.startswith("0::/"):
                 return self.manager.root + line[3:].rstrip("/")
         return None
@@ -339,10 +339,11 @@ def _converse(draft: Draft, undo: Undo, fds: list[int], ready: Callable[[], None
     if "cgroup" in draft.spaces and draft.context.cgroup_late:
         inside.append(("ns.cgroup", draft.spaces["cgroup"]))
     init.send_inside(inside)
+    rlimits = handover.rlimits(config)
     reached = []
 
     def at_ready(_: int) -> None:
-        handover.set_rlimits(init.pid, config)
+        handover.set_rlimits(init.pid, rlimits)
         handover.send_descriptors(init, wish.console_socket, wish.pidfd_socket, b"setns")
         ready()
         reached.append(True)

@@ -82,16 +82,28 @@ def check_console(console_socket: str, detach: bool, terminal: bool) -> None:
         raise Error("cannot use console socket if ocirt will not detach or allocate tty")
 
 
-def set_rlimits(pid: int, config: dict[str, Any]) -> None:
-    """Put process.rlimits into force; the process waits meanwhile."""
+def rlimits(config: dict[str, Any]) -> list[tuple[int, int, int, str, str]]:
+    """Return process.rlimits as (number, soft, hard, place, its text), ready for `set_rlimits`."""
     section = (config.get("process") or {}).get("rlimits")
     if not section:
+        return []
+    import resource  # noqa: F401  # now, while nobody waits
+
+    from ocirt.plan import identity
+
+    return [
+        (*limit, f"{entry['type']} {limit[2]}")
+        for entry, limit in zip(section, identity.rlimits(config), strict=True)
+    ]
+
+
+def set_rlimits(pid: int, limits: list[tuple[int, int, int, str, str]]) -> None:
+    """Put what `rlimits` has found into force; the process waits meanwhile."""
+    if not limits:
         return
     from resource import prlimit
 
-    from ocirt.plan.identity import rlimits
-
-    for entry, (number, soft, hard, where) in zip(section, rlimits(config), strict=True):
+    for number, soft, hard, where, text in limits:
         try:
             prlimit(pid, number, (soft, hard))
         except PermissionError:
@@ -99,7 +111,7 @@ def set_rlimits(pid: int, config: dict[str, Any]) -> None:
             raise Error(
                 where,
                 f"error setting rlimit type {number}",
-                f"{entry['type']} {hard} is above our own hard limit {limit}",
+                f"{text} is above our own hard limit {limit}",
                 "operation not permitted",
             ) from None
         except ValueError as error:

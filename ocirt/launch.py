@@ -4,7 +4,8 @@
     posix_spawn ------------->
     part 1, descriptors ----->  performs the outside ops
                       <-------  CLONED pid, exits  ------>
-    part 2, descriptors ------------------------------->   performs the inside ops
+    part 2, descriptors ------------------------------->   performs the inside ops (part 2 may be
+                                                           sent before there is a child)
                       <---------------------------------   ASK maps, hooks, ready; FD console
     four zero bytes ------------------------------------>
                       <---------------------------------   DONE at the gate (create)
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     Result = TypeVar("Result")
+    Answers = dict[int, Callable[[int], Callable[[], None] | None]]
 
 INIT = os.path.join(os.path.dirname(__file__), "init", "ocirt-init")
 
@@ -94,6 +96,7 @@ class Init:
         self.pid = 0
         self.console = -1
         self._handed = -1  # the descriptor that came last
+        self._early: list[tuple[int, int, int, str]] = []  # what the child has said so far
         self.warnings: list[str] = []
         self.explain: Callable[[Op, int], str] | None = None
         self._outside = split(plan)
@@ -166,31 +169,41 @@ class Init:
 
     def cloned(self) -> int:
         """Wait for stage 0 to make the child; return the child's pid."""
-        kind, index, value, text = self._receive()
-        if kind != vocabulary.CLONED:
-            raise self._failure(kind, index, value, text)
+        while True:
+            kind, index, value, text = self._receive()
+            if kind == vocabulary.CLONED:
+                break
+            # The child, whose part may have been there before it was, can be the first to speak.
+            if kind == 0 or (kind == vocabulary.FAIL and index < self._outside):
+                raise self._failure(kind, index, value, text)
+            self._early.append((kind, index, value, text))
         self.pid = value
         os.waitpid(self._stage0, 0)
         self._stage0 = 0
         return value
 
-    def converse(self, answers: dict[int, Callable[[int], None]]) -> bool:
+    def converse(self, answers: Answers) -> bool:
         """Answer what the init asks until it is at the gate (True) or its socket closes (False).
 
-        answers: what to do for each ASK kind; it gets the index that the question carries.
+        answers: what to do for each ASK kind; it gets the index that the question carries, and may
+        return what is to be done once the init has its answer.
         Raises what a failing op means in words.
         """
         return finish(self.talk(answers))
 
-    def talk(self, answers: dict[int, Callable[[int], None]]) -> Generator[int, None, bool]:
+    def talk(self, answers: Answers) -> Generator[int, None, bool]:
         """Converse in steps (see `finish`)."""
         while True:
-            yield self.fileno()
-            kind, index, value, text = self._receive()
+            if self._early:
+                kind, index, value, text = self._early.pop(0)
+            else:
+                yield self.fileno()
+                kind, index, value, text = self._receive()
             if kind == vocabulary.ASK:
-                if value in answers:
-                    answers[value](index)
+                after = answers[value](index) if value in answers else None
                 self._answer()
+                if after:
+                    after()
             elif kind == vocabulary.WARN:
                 self.warnings.append(self._words(index, value, text))
             elif kind == vocabulary.DONE:
@@ -304,15 +317,36 @@ class Init:
 
     def kill(self) -> None:
         """End the init and reap it, whatever it is doing."""
+        if self._stage0:
+            self._end(self._stage0)
+            self.pid = self._left_behind()
         self.close()
-        for pid in (self._stage0, self.pid):
-            if pid:
-                try:
-                    os.kill(pid, 9)
-                    os.waitpid(pid, 0)
-                except (ProcessLookupError, ChildProcessError):
-                    pass
-                self._forget(pid)
+        if self.pid:
+            self._end(self.pid)
+
+    def _end(self, pid: int) -> None:
+        try:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        self._forget(pid)
+
+    def _left_behind(self) -> int:
+        """Return the child of which stage 0, now gone, has told, though nobody has listened yet.
+
+        One that it had no time to tell of reads end of file and exits.
+        """
+        if self._socket is None:
+            return 0
+        self._socket.setblocking(False)
+        kind, value = -1, 0
+        while kind not in (0, vocabulary.CLONED):
+            try:
+                kind, _, value, _ = self._receive()
+            except BlockingIOError:
+                return 0
+        return value
 
 
 def netlink_socket(namespace: int, protocol: int, home: int = -1, index: int = 0) -> int:

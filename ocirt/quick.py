@@ -59,8 +59,11 @@ def flags(container: Container, manager: Manager | None) -> int:
     return found
 
 
-def record(container: Container, manager: Manager | None) -> bytes:
-    """Return the record of a container that has been made, and whose state is not to change."""
+def record(container: Container, manager: Manager | None, state_file: str) -> bytes:
+    """Return the record of a container that has been made, and whose state is not to change.
+
+    state_file: the very file that is state.json, or will be.
+    """
     document = container.document("created")
     # The id holds neither quotes nor blanks, so that this is found where it belongs.
     split = f'"pid": {container.pid},\n  "status": "created"'
@@ -75,7 +78,7 @@ def record(container: Container, manager: Manager | None) -> bytes:
         body += _NUMBER.pack(len(data)) + data + b"\0"
     size = _HEAD.size + len(body) + _NUMBER.size
     numbers = (flags(container, manager), len(texts), container.pid, container.record["start_time"])
-    state = os.stat(container.state_file)
+    state = os.stat(state_file)
     stamp = (state.st_ino, state.st_size, state.st_mtime_ns)
     whole = _HEAD.pack(MAGIC, size, *numbers, *stamp) + body
     return whole + _NUMBER.pack(int.from_bytes(whole, "big") % SUM)
@@ -112,8 +115,8 @@ def forget(container: Container) -> None:
         pass
 
 
-def write(container: Container, manager: Manager | None) -> None:
-    """Leave the record beside state.json.
+def write(container: Container, manager: Manager | None, state_file: str = "") -> None:
+    """Leave the record beside state.json, or beside what is going to be that.
 
     Not renamed into place: the launcher takes a file of another length than it says for none.
     """
@@ -121,6 +124,6 @@ def write(container: Container, manager: Manager | None) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with At(path):
-            os.write(fd, record(container, manager))
+            os.write(fd, record(container, manager, state_file or container.state_file))
     finally:
         os.close(fd)

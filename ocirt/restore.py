@@ -136,6 +136,7 @@ class _Restoring:
         # As runc: the program started long ago, and was told so then.
         record["hooks"] = [stage for stage in record["hooks"] if stage != "poststart"]
         container = claim(self.draft, self.undo, record)
+        container.save_config(self.draft.config, self.draft.text())
         for folder in (os.path.join(container.directory, ROOT), self.notify_folder):
             os.mkdir(folder, 0o755)
         return container

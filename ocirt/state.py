@@ -25,7 +25,7 @@ from ocirt.kernel import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 VERSION = 1  # of state.json
 HPC_NAME = "hpc.json"
@@ -73,6 +73,11 @@ def now() -> str:
 
 def write_whole(path: str, text: str | bytes, mode: int = 0o600) -> None:
     """Write a file beside `path` and rename it into place, so that nobody sees half of it."""
+    rename(write_beside(path, text, mode), path)
+
+
+def write_beside(path: str, text: str | bytes, mode: int = 0o600) -> str:
+    """Write the file that is to be renamed to `path`; return where it is."""
     folder, name = os.path.split(path)
     beside = os.path.join(folder, f".{name}.{os.getpid()}")
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
@@ -83,14 +88,26 @@ def write_whole(path: str, text: str | bytes, mode: int = 0o600) -> None:
             view = view[os.write(fd, view) :]
         os.close(fd)
         fd = -1
-        os.rename(beside, path)
     except BaseException as error:
         if fd >= 0:
             os.close(fd)
-        os.unlink(beside)
-        if isinstance(error, OSError):
-            raise KernelError(error.errno or 0, path) from error
-        raise
+        _withdraw(beside, path, error)
+    return beside
+
+
+def rename(beside: str, path: str) -> None:
+    """Put a file that `write_beside` has written into its place."""
+    try:
+        os.rename(beside, path)
+    except BaseException as error:
+        _withdraw(beside, path, error)
+
+
+def _withdraw(beside: str, path: str, error: BaseException) -> NoReturn:
+    os.unlink(beside)
+    if isinstance(error, OSError):
+        raise KernelError(error.errno or 0, path) from error
+    raise error
 
 
 class Container:
@@ -138,6 +155,14 @@ class Container:
     def save(self) -> None:
         """Write state.json."""
         write_whole(self.state_file, jsonio.dumps(self.record))
+
+    def draft(self) -> str:
+        """Write what is to be state.json; return where, for `adopt`."""
+        return write_beside(self.state_file, jsonio.dumps(self.record))
+
+    def adopt(self, draft: str) -> None:
+        """Make a draft state.json."""
+        rename(draft, self.state_file)
 
     def save_config(self, config: dict[str, Any], text: bytes = b"") -> None:
         """Keep the config for the verbs to come; text: what says the same, where there is such."""

@@ -10,12 +10,13 @@ any Python:
     an attribute that `sys` lacks (path, stdin, ...)    missing
     text that is not UTF-8, or a file opened as text    late_codec
 
+and the first `open` loads what opens files.
+
 Frozen under the name `_ocirt_boot`; nothing imports it from a file.
 """
 
 import _codecs
 import _imp
-import _io
 import builtins
 import posix
 import sys
@@ -80,6 +81,13 @@ def missing(name):
     return getattr(sys, name)
 
 
+def late_open(*words, **named):
+    import _io
+
+    builtins.open = _io.open
+    return _io.open(*words, **named)
+
+
 def late_codec(name):
     complete()
     import encodings
@@ -90,7 +98,7 @@ def late_codec(name):
 sys.__getattr__ = missing  # type: ignore[method-assign,assignment]
 sys.meta_path.append(Late)
 sys.stdout = sys.__stdout__ = Writer()  # type: ignore[assignment,misc]
-builtins.open = _io.open
+builtins.open = late_open
 builtins.__import__ = _ocirt.import_module
 _ocirt.set_up(load, _imp._fix_co_filename)
 # The registry of codecs begins with an import of `encodings`, which is dear and seldom needed; what

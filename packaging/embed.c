@@ -318,6 +318,16 @@ static PyObject *make_module(void)
     return PyModule_Create(&definition);
 }
 
+/* The linker puts this in the place of CPython's own (packaging/native.py).  Nothing is collected
+ * from the start on: a verb ends before that would be worth its cost. */
+extern PyStatus __real__PyGC_Init(PyInterpreterState *interpreter);
+
+PyStatus __wrap__PyGC_Init(PyInterpreterState *interpreter)
+{
+    PyGC_Disable();
+    return __real__PyGC_Init(interpreter);
+}
+
 /* What -I, -S, -B and -X utf8 say, and where the library is; 0: done. */
 static int start(const char *python)
 {
@@ -393,7 +403,6 @@ int main(int argc, char **argv)
     }
     if (PyImport_AppendInittab("_ocirt", make_module) < 0 || start(argv[0]) < 0)
         return 1;
-    PyGC_Disable();
     int failed = fill_sys(argc, argv) < 0 || run(argv[CODE]) < 0;
     if (failed && PyErr_Occurred())
         PyErr_Print();

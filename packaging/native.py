@@ -132,7 +132,14 @@ def _embed(interpreter: Interpreter, home: str, folder: Path, sealed: bool) -> s
         build = [*os.environ.get("OCIRT_CC", "cc").split(), "-std=c11", "-O2", "-Wall", "-Wextra"]
         build += [*HARDENED, "-s", "-fno-pie"]
         build += [f"-I{folder}" for folder in (place, ROOT / "packaging", facts["include"])]
-        build += [*facts["flags"], "-no-pie", "-o", str(new), str(ROOT / "packaging" / "embed.c")]
+        build += [
+            *facts["flags"],
+            "-Wl,--wrap=_PyGC_Init",
+            "-no-pie",
+            "-o",
+            str(new),
+            str(ROOT / "packaging" / "embed.c"),
+        ]
         build += [facts["library"], "-ldl", *_static(build[0], facts["libraries"])]
         try:
             # As the launcher calls it; json needs a start that is completed late.

@@ -6,32 +6,22 @@ gone reads as empty and counts as removed.
 
 from __future__ import annotations
 
-from errno import EBUSY, ENODEV, ENOTEMPTY, EOPNOTSUPP
+from errno import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP
 
 from ocirt import system as os
 from ocirt.errors import At
+from ocirt.kernel import procfs
 from ocirt.kernel.procfs import field
 
 
 def read(path: str) -> str:
     """Return a control file's text; "" where it, or its cgroup, is gone."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
-    try:
-        found = b""
-        while True:
-            some = os.read(fd, 1 << 16)
-            found += some
-            if not some:
-                return found.decode("utf-8", "surrogateescape")
+        return procfs.read(path).decode("utf-8", "surrogateescape")
     except OSError as error:
-        if error.errno in (ENODEV, EOPNOTSUPP):  # removed since; a threaded cgroup
+        if error.errno in (ENOENT, ENODEV, EOPNOTSUPP):  # the last one of a threaded cgroup
             return ""
         raise
-    finally:
-        os.close(fd)
 
 
 def put(path: str, value: str) -> None:

@@ -94,10 +94,23 @@ class Manager:
         return []
 
     def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
-        """Make the cgroup and put `resources` into force, or leave nothing behind.
+        """Make the cgroup and put `resources` into force, or leave nothing behind."""
+        rows = self.make(resources, waiting)
+        try:
+            self.limit(rows)
+        except BaseException:
+            self._take_back()
+            raise
+
+    def make(self, resources: dict[str, Any], waiting: int = 0) -> list[Write]:
+        """Make the cgroup, or leave nothing behind; return what `limit` is to put into force.
 
         waiting: the pid of the process that is to make the init; it may be put in there.
         """
+        raise NotImplementedError
+
+    def limit(self, rows: list[Write]) -> None:
+        """Put limits into force in a cgroup just made; its first process may be there already."""
         raise NotImplementedError
 
     def delegate(self, config: dict[str, Any]) -> None:

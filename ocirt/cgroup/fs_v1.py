@@ -128,8 +128,7 @@ class V1(fs.Manager):
         # An unprivileged caller may not write device rules, and could not mknod either.
         return rows if self.rootless else v1.device_writes(resources) + rows
 
-    def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
-        """Make the directories and put `resources` into force, or leave nothing behind."""
+    def make(self, resources: dict[str, Any], waiting: int = 0) -> list[Write]:
         rows = self.writes(resources)
         if not self.rootless:
             for file, _, where in rows:
@@ -140,12 +139,15 @@ class V1(fs.Manager):
                 fresh = self._make_all()
                 if "cpuset" in self.paths:
                     self._fill_cpuset(self.paths["cpuset"] in fresh, {row[0] for row in rows})
-            limits = [row for row in rows if not row[0].startswith("devices.")]
-            self._rule_devices(rows[: len(rows) - len(limits)])
-            self._carry_out(limits)
         except BaseException:
             self._take_back()
             raise
+        return rows
+
+    def limit(self, rows: list[Write]) -> None:
+        limits = [row for row in rows if not row[0].startswith("devices.")]
+        self._rule_devices(rows[: len(rows) - len(limits)])
+        self._carry_out(limits)
 
     def _make_all(self) -> set[str]:
         """Make every directory; return those that were not there before."""

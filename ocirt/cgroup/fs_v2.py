@@ -128,8 +128,7 @@ class V2(fs.Manager):
     def writes(self, resources: dict[str, Any]) -> list[Write]:
         return v2.writes(resources)
 
-    def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
-        """Make the directory and put `resources` into force, or leave nothing behind."""
+    def make(self, resources: dict[str, Any], waiting: int = 0) -> list[Write]:
         rows = self.writes(resources)
         try:
             if self.directory:
@@ -137,10 +136,13 @@ class V2(fs.Manager):
                     if not self._make(self.directory):
                         self._refuse_used(self.directory)
                     self._enable(self.directory, rows)
-            self._carry_out(rows)
         except BaseException:
             self._take_back()
             raise
+        return rows
+
+    def limit(self, rows: list[Write]) -> None:
+        self._carry_out(rows)
 
     def set(self, resources: dict[str, Any]) -> None:
         memory = resources.get("memory") or {}

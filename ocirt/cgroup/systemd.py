@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocirt.cgroup.fields import Write
     from ocirt.cgroup.systemd_bus import Bus
     from ocirt.cgroup.systemd_props import Properties
 
@@ -64,7 +65,8 @@ class Systemd(fs.Manager):
 
     # --- the scope
 
-    def create(self, resources: dict[str, Any], waiting: int = 0) -> None:
+    def make(self, resources: dict[str, Any], waiting: int = 0) -> list[Write]:
+        """Make the scope with its limits."""
         if waiting <= 0:  # systemd would take 0 for us
             raise ConfigError(f"{self._who()}: {self.unit} needs a process to start with")
         self._waiting = waiting
@@ -81,10 +83,12 @@ class Systemd(fs.Manager):
             if not self._is_in(waiting):
                 raise Error(f"{self._who()}: {self.unit} was started without process {waiting}")
             self.find(self.path_in(layout.own_paths(f"/proc/{waiting}")))
-            super().create(now, waiting)
+            super().limit(super().make(now, waiting))
         except BaseException:
+            self._take_back()
             self._stop()
             raise
+        return []
 
     def properties(self, resources: dict[str, Any], waiting: int, version: int) -> Properties:
         """Return what the scope is made of, for a systemd of `version`.  Pure."""

@@ -49,9 +49,10 @@ POINTS = (
     ("compile",   "ocirt.plan",        "compile compile_entry"),
     ("cgroup",    "ocirt.cgroup",      "open_manager from_record"),
     ("cgroup",    "ocirt.cgroup.fs",   "Manager.remove Manager.undo Manager.kill"),
-    ("cgroup",    "ocirt.cgroup.fs_v1", "V1.create V1.device_program"),
-    ("cgroup",    "ocirt.cgroup.fs_v2", "V2.create V2.device_program V2.delegate V2.kill"),
-    ("cgroup",    "ocirt.cgroup.systemd", "Systemd.create Systemd.settle Systemd.remove"),
+    ("cgroup",    "ocirt.cgroup.fs_v1", "V1.make V1.limit V1.device_program"),
+    ("cgroup",    "ocirt.cgroup.fs_v2", "V2.make V2.limit V2.device_program "
+                                        "V2.delegate V2.kill"),
+    ("cgroup",    "ocirt.cgroup.systemd", "Systemd.make Systemd.settle Systemd.remove"),
     ("init ops",  "ocirt.launch",      "Init.spawn Init.send_outside Init.send_inside "
                                        "Init._receive"),
     ("hooks",     "ocirt.lifecycle",   "run run_all"),

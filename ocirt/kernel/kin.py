@@ -6,6 +6,7 @@ proc(5), "/proc/pid/stat"; pid_namespaces(7).
 from __future__ import annotations
 
 from ocirt import system as os
+from ocirt.kernel import procfs
 
 
 def of(pid: int, *, namespace: bool) -> list[int]:
@@ -21,8 +22,7 @@ def of(pid: int, *, namespace: bool) -> list[int]:
         if not name.isdecimal():
             continue
         try:
-            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
-                text = file.read()
+            text = procfs.read(f"/proc/{name}/stat")
         except OSError:
             continue
         parents[int(name)] = int(text[text.rindex(b")") + 2 :].split(b" ", 2)[1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ocirt import system as os
 from ocirt.kernel import consts as k
+from ocirt.kernel import procfs
 from ocirt.kernel.procfs import unescape
 
 TYPE_CHECKING = False
@@ -23,9 +24,7 @@ MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8  # linux/fs.h
 
 def table(pid: int | str = "self") -> list[tuple[str, str]]:
     """Return (mount id, mount point as the process sees it), in the order of mounting."""
-    path = f"/proc/{pid}/mountinfo"
-    with open(path, "rb", buffering=0) as file:
-        text = file.read().decode("utf-8", "surrogateescape")
+    text = procfs.read(f"/proc/{pid}/mountinfo").decode("utf-8", "surrogateescape")
     rows = [line.split(" ", 5) for line in text.split("\n") if line]
     return [(row[0], unescape(row[4])) for row in rows]
 

@@ -11,11 +11,9 @@ from ocirt import system as os
 def stat(pid: int) -> tuple[str, int] | None:
     """Return (state letter, start time in ticks after boot); None when there is no such pid."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            text = file.read()
+        return _parse(read(f"/proc/{pid}/stat"))
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return _parse(text)
 
 
 def _parse(text: bytes) -> tuple[str, int]:
@@ -24,11 +22,14 @@ def _parse(text: bytes) -> tuple[str, int]:
     return fields[0].decode(), int(fields[19])
 
 
-def read_at(directory: int, name: str) -> bytes:
-    """Return the start of a file below an open directory of /proc."""
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+def read(path: str, directory: int | None = None) -> bytes:
+    """Return what a file holds; with an open directory, that of a path below it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    text = b""
     try:
-        return os.read(fd, 4096)
+        while some := os.read(fd, 1 << 16):
+            text += some
+        return text
     finally:
         os.close(fd)
 
@@ -42,7 +43,7 @@ def open_process(pid: int, start_time: int) -> int | None:
     fd = -1
     try:
         fd = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        state, started = _parse(read_at(fd, "stat"))
+        state, started = _parse(read("stat", fd))
     except (FileNotFoundError, ProcessLookupError):
         state, started = "X", -1
     if started == start_time and state not in "ZX":
@@ -81,9 +82,7 @@ def send(pid: int, start_time: int, number: int) -> bool:
 
 def field(pid: int | str, name: str, where: str = "status") -> str:
     """Return one line's value of /proc/PID/status (`CapBnd`, `Uid`), or of another such file."""
-    with open(f"/proc/{pid}/{where}", "rb", buffering=0) as file:
-        text = file.read().decode("utf-8", "replace")
-    for line in text.split("\n"):
+    for line in read(f"/proc/{pid}/{where}").decode("utf-8", "replace").split("\n"):
         if line.startswith(name + ":"):
             return line[len(name) + 1 :].strip()
     return ""
@@ -103,8 +102,7 @@ def stdio(pid: int | str = "self", fds: tuple[int, ...] = (0, 1, 2)) -> list[str
 def in_user_namespace() -> bool:
     """Whether this process is in a user namespace other than the first (its map is not whole)."""
     try:
-        with open("/proc/self/uid_map", "rb", buffering=0) as file:
-            return file.read(128).split() != [b"0", b"0", b"4294967295"]
+        return read("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
     except OSError:  # a kernel without user namespaces
         return False
 
@@ -113,10 +111,10 @@ def owner() -> int:
     """Return our effective user id as the namespace around ours knows it."""
     uid = os.geteuid()
     try:
-        with open("/proc/self/uid_map", "rb", buffering=0) as file:
-            rows = [[int(word) for word in row.split()] for row in file.read().splitlines()]
+        text = read("/proc/self/uid_map")
     except OSError:
         return uid
+    rows = [[int(word) for word in row.split()] for row in text.splitlines()]
     for inside, outside, count in rows:
         if inside <= uid < inside + count:
             return outside + uid - inside

@@ -10,6 +10,7 @@ itself may do, which security modules run, and which namespaces it stands in.
 from __future__ import annotations
 
 from ocirt import system as os
+from ocirt.kernel import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ class Host:
     def _read(self, path: str) -> str:
         """Return the text of a file below `root`, or nothing when it cannot be read."""
         try:
-            with open(os.path.join(self.root, path), "rb", buffering=0) as file:
-                return file.read().decode("utf-8", "replace")
+            return procfs.read(os.path.join(self.root, path)).decode("utf-8", "replace")
         except OSError:
             return ""
 

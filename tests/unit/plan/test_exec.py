@@ -485,7 +485,7 @@ def test_a_process_is_known_by_its_start_time() -> None:
     assert own is not None
     fd = procfs.open_process(os.getpid(), own[1])
     assert fd is not None
-    assert procfs.read_at(fd, "comm").strip() == Path("/proc/self/comm").read_bytes().strip()
+    assert procfs.read("comm", fd).strip() == Path("/proc/self/comm").read_bytes().strip()
     os.close(fd)
     before = len(os.listdir("/proc/self/fd"))
     assert procfs.open_process(os.getpid(), own[1] + 1) is None
@@ -505,5 +505,5 @@ def test_a_descriptor_of_a_process_does_not_lead_to_another() -> None:
     fd = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
     os.waitpid(pid, 0)
     with pytest.raises((ProcessLookupError, FileNotFoundError)):
-        procfs.read_at(fd, "stat")
+        procfs.read("stat", fd)
     os.close(fd)
