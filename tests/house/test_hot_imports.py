@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -109,6 +110,18 @@ def test_planning_loads_only_what_is_cheap(tmp_path):
     modules = loaded(f"assert cli.main(['plan', {str(tmp_path)!r}]) == 0")
     assert foreign(modules) == set()
     assert stage(modules) == set()
+
+
+def test_what_engines_wait_for_lies_together_in_the_embedded_program(tmp_path):
+    make_bundle(tmp_path)
+    spec = importlib.util.spec_from_file_location("freeze", ROOT / "packaging/freeze.py")
+    freeze = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(freeze)
+    hot = freeze.imported(freeze.sources(), freeze.HOT)
+    planned = loaded(f"assert cli.main(['plan', {str(tmp_path)!r}]) == 0")
+    made = loaded("cli.load('create'); cli.load('run')")
+    ours = {name for name in planned | made if name.startswith("ocirt.")}
+    assert ours - {"ocirt.cli.plan"} <= set(hot)
 
 
 def test_a_scope_of_systemd_is_cheap_as_well(tmp_path):
