@@ -9,7 +9,7 @@
  * ours is taken from here only while its source has the size (and in a source tree the time) that
  * it had when it was frozen; otherwise the source counts.  Nothing is taken from the environment.
  *
- * _init_main, _Py_InitializeMain and _PySignal_Init are provisional or private in CPython, so each
+ * _init_main, _Py_InitializeMain, _PySignal_Init and _PyGC_Init are provisional or private, so each
  * minor version has to pass the tests before packaging/native.py builds for it.
  */
 #define PY_SSIZE_T_CLEAN
