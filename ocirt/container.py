@@ -100,7 +100,8 @@ def kill(container: Container, number: int, everyone: bool) -> None:
     there every process gets SIGKILL; of any other signal the init makes what it likes.
     """
     manager = manager_of(container)
-    alive = container.alive()
+    # While it is being made, its maker has the say.
+    alive = container.alive() and container.record["phase"] != state.CREATING
     if not alive and not everyone:
         raise NotRunning
     if everyone or (number == 9 and not container.record["own_pid_namespace"]):
@@ -240,12 +241,14 @@ def _lock(container: Container, root: str) -> Container:
 
 def _sweep(path: str) -> None:
     """Remove the directory that a killed `create` left without a record, of our own."""
-    if set(os.listdir(path)) <= {"exec.fifo", "config.json", "quick"} | _half_written(path):
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:  # another `delete` was faster
+        return
+    half_written = (".state.json.", ".config.json.")
+    left = {name for name in names if not name.startswith(half_written)}
+    if left <= {"exec.fifo", "config.json", "quick"}:
         state.remove_directory(path)
-
-
-def _half_written(path: str) -> set[str]:
-    return {name for name in os.listdir(path) if name.startswith((".state.json.", ".config.json."))}
 
 
 def destroy(container: Container) -> list[HookError]:

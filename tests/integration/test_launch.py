@@ -290,12 +290,19 @@ def waiting(fd):
     return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
+def full(fd):
+    """Whether a pipe takes no more: how many bytes it holds then depends on how they came."""
+    before = waiting(fd)
+    time.sleep(0.1)
+    return 0 < before == waiting(fd)
+
+
 @contextlib.contextmanager
 def launched(box, size, stalled, *options):
     """Have a job write to a pipe that nobody reads."""
     process = box.spawn(size, *options, stdout=stalled[1], stderr=stalled[1])
     os.close(stalled[1])
-    assert eventually(lambda: waiting(stalled[0]) > 60_000)
+    assert eventually(lambda: full(stalled[0]))
     try:
         yield process
     finally:

@@ -116,7 +116,7 @@ def life(runtime, bundle):
 def test_a_life_is_the_same_by_every_way(way, bundle):
     lives = {}
     for name in WAYS:
-        box = bundle.sh('trap "exit 9" TERM; while :; do sleep 0.02; done')
+        box = bundle.sleeping()
         runtime = way(name)
         last = bundle("sh", "-c", "echo over; exit 4")
         lives[name] = life(runtime, box)
