@@ -482,6 +482,8 @@ class Document:
             "command and all that it has waited for; `init` is the container's first process. "
             "`bench/lifecycle.py` and its neighbours tell the rest; each can be run alone."
         )
+        if any("crun-static" in one["runtimes"] for _, one in self.races):
+            about += " `crun-static` is a newer crun, linked statically outside of this repository."
         return f"## How it is measured\n\n{paragraph(about)}"
 
 
