@@ -71,7 +71,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     return {
         **races,
         "memory": ["lifecycle.py", "--rounds", "5", "--parallel", "32", *others],
-        "launch": ["launch.py", "--ranks", "16,64", "--rounds", "1" if few else "3"],
+        "launch": ["launch.py", "--ranks", "16,64", "--rounds", "1" if few else "5"],
         "floor": ["floor.py", "--rounds", "10" if few else "50"],
         "docker": ["docker_run.py", "--races", str(RACES), "--rounds", rounds],
         "scale": ["scale.py", "--alive", "1,100" if few else "1,100,1000", "--rounds", "10"],
