@@ -440,10 +440,9 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
         undo.add(init.kill)  # first, so that the rest finds nothing alive
         init.send_outside(outside)
 
-    make_groups(draft, undo, record, init.stage0, clone)
     if record["host_mounts"] is not None:
         undo.add(mounts.detach, draft.rootfs, record["host_mounts"])
-        undo.add(init.kill)
+    make_groups(draft, undo, record, init.stage0, clone)
     # While stage 0 makes the child: what that needs for its own part.
     inside = []
     for word, path in draft.context.attach_files:
@@ -500,15 +499,14 @@ def _make(draft: Draft, undo: Undo) -> Generator[int, None, Made]:
         annotations = config.get("annotations") or {}
         pidfd_socket = wish.pidfd_socket or annotations.get(handover.PIDFD_RECEIVER, "")
         handover.send_descriptors(init, wish.console_socket, pidfd_socket, b"standard")
+        record["phase"] = state.CREATED
         if not wish.gate:
-            record["phase"] = state.CREATED
             container.save()
         return write
 
     def write() -> None:
         """Write the last of our files, which are in force once the gate is reached."""
         nonlocal written
-        record["phase"] = state.CREATED
         written = container.draft() if wish.gate else container.state_file
         quick.write(container, manager, written)
 

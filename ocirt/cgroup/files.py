@@ -11,7 +11,6 @@ from errno import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP
 from ocirt import system as os
 from ocirt.errors import At
 from ocirt.kernel import procfs
-from ocirt.kernel.procfs import field
 
 
 def read(path: str) -> str:
@@ -72,7 +71,7 @@ def _threaded(path: str) -> list[int]:
     found = []
     for thread in read(path + "/cgroup.threads").split():
         try:
-            found.append(int(field(thread, "Tgid")))
+            found.append(int(procfs.field(thread, "Tgid")))
         except (FileNotFoundError, ProcessLookupError):
             pass  # ended meanwhile
     return found

@@ -56,8 +56,9 @@ POINTS = (
     ("init ops",  "ocirt.launch",      "Init.spawn Init.send_outside Init.send_inside "
                                        "Init._receive"),
     ("hooks",     "ocirt.lifecycle",   "run run_all"),
-    ("state",     "ocirt.state",       "claim Container.save Container.save_config "
-                                       "Container.make_gate Container.status remove_directory"),
+    ("state",     "ocirt.state",       "claim Container.save Container.save_config Container.draft "
+                                       "Container.adopt Container.make_gate Container.status "
+                                       "remove_directory"),
     ("state",     "ocirt.quick",       "write forget"),
     ("state",     "ocirt.handover",    "write_pid_file"),
     ("end",       "ocirt.container",   "signal_init _end"),

@@ -10,7 +10,6 @@ from __future__ import annotations
 from ocirt import system as os
 from ocirt.kernel import consts as k
 from ocirt.kernel import procfs
-from ocirt.kernel.procfs import unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def table(pid: int | str = "self") -> list[tuple[str, str]]:
     """Return (mount id, mount point as the process sees it), in the order of mounting."""
     text = procfs.read(f"/proc/{pid}/mountinfo").decode("utf-8", "surrogateescape")
     rows = [line.split(" ", 5) for line in text.split("\n") if line]
-    return [(row[0], unescape(row[4])) for row in rows]
+    return [(row[0], procfs.unescape(row[4])) for row in rows]
 
 
 def below(path: str, pid: int | str = "self") -> list[str]:
